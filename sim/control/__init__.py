@@ -1,0 +1,1 @@
+"""The SimPy control plane: the loop, nodes, failures."""

@@ -1,0 +1,1 @@
+"""Requests through replicas: one contract, engines that agree on every integer."""

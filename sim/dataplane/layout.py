@@ -1,0 +1,116 @@
+"""What both engines must agree on to the bit: event order, outcome codes, counters.
+
+Event order, complete: (time, kind, sequence) with
+
+1. step ends, by replica index;
+2. transfer ends;
+3. arrivals: open ones in block order, then closed-loop ones by client;
+4. timers (batcher delays, idle watches);
+5. control actions, which are not events: the control loop calls `advance(t)`, mutates, and the engine flushes at once
+   (redispatches in id order, then the pull of an added replica).
+
+`advance(until)` is inclusive. A step starts the moment a replica has work and no step running, so an arrival at exactly a boundary
+misses the step that starts there.
+"""
+
+from __future__ import annotations
+
+STEP_END = 0
+TRANSFER_END = 1 << 20
+OPEN_ARRIVAL = 2 << 20
+CLOSED_ARRIVAL = OPEN_ARRIVAL + 1
+TIMER = 3 << 21
+
+NEVER_NS = (1 << 63) - 1
+
+# Half a KV block of 16 tokens: the mean fragmentation of a sequence's last block.
+FRAGMENT_TOKENS = 8
+
+# A closed-loop client that was turned away tries its next request no sooner than this, or it would spin in zero time.
+REJECTED_CLIENT_PAUSE_NS = 1_000_000_000
+
+# Purposes of mix64 draws.
+ROUTER_FIRST_DRAW = 1
+ROUTER_SECOND_DRAW = 2
+RECORD_SAMPLE = 3
+
+# How a request left.
+COMPLETED, FAILED, ABANDONED, REJECTED_FULL, REJECTED_TOO_LONG, UNFINISHED = range(6)
+OUTCOMES = ("completed", "failed", "abandoned", "queue_full", "too_long", "unfinished")
+
+# Latency histograms.
+TTFT, TPOT, E2E = range(3)
+LATENCIES = ("ttft", "tpot", "e2e")
+
+# Per-stream cumulative counters of a view, in this order.
+COUNTERS = (
+    "arrived",
+    "completed",
+    "failed",
+    "abandoned",
+    "rejected_full",
+    "rejected_too_long",
+    "retried",
+    "preempted",
+    "redispatched",
+    "prefill_tokens",
+    "output_tokens",
+    "useful_prefill_tokens",
+    "completed_prompt_tokens",
+    "completed_output_tokens",
+    "lost_prefill_tokens",
+    "lost_output_tokens",
+    "good_ttft",
+    "good_tpot",
+    "good_e2e",
+    "good_all",
+    "ttft_us",
+    "tpot_ns",
+    "e2e_us",
+    "tpot_count",
+)
+(
+    ARRIVED,
+    N_COMPLETED,
+    N_FAILED,
+    N_ABANDONED,
+    N_REJECTED_FULL,
+    N_REJECTED_TOO_LONG,
+    RETRIED,
+    PREEMPTED,
+    REDISPATCHED,
+    PREFILL_TOKENS,
+    OUTPUT_TOKENS,
+    USEFUL_PREFILL_TOKENS,
+    COMPLETED_PROMPT_TOKENS,
+    COMPLETED_OUTPUT_TOKENS,
+    LOST_PREFILL_TOKENS,
+    LOST_OUTPUT_TOKENS,
+    GOOD_TTFT,
+    GOOD_TPOT,
+    GOOD_E2E,
+    GOOD_ALL,
+    TTFT_US,
+    TPOT_NS,
+    E2E_US,
+    TPOT_COUNT,
+) = range(len(COUNTERS))
+
+# Columns of a per-request record, in this order.
+RECORD_COLUMNS = (
+    "request",
+    "stream",
+    "client",
+    "session",
+    "turn",
+    "arrival_ns",
+    "first_token_ns",
+    "leave_ns",
+    "net_ns",
+    "prompt_tokens",
+    "output_tokens",
+    "attempts",
+    "preemptions",
+    "replica",
+    "outcome",
+)

@@ -1,0 +1,1 @@
+"""What exists: hardware, models, prices and requests, as plain typed data."""

@@ -1,0 +1,1 @@
+"""Pure functions of hardware and model: step time, memory, power."""

@@ -1,0 +1,1 @@
+"""Pure decisions: routers and autoscalers. A policy is one file."""

@@ -1,0 +1,1 @@
+"""Runs and families of runs."""
