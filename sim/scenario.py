@@ -1,0 +1,251 @@
+"""The whole input of a run: typed, built without I/O, the same object from Python and from the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime
+from typing import Any
+
+from sim.policies.autoscalers.static import Static
+from sim.policies.base import Autoscaler
+from sim.policies.routers import LeastOutstanding, Router
+from sim.units import duration_ns, instant
+from sim.workload.base import Workload
+
+ENGINES = ("reference",)
+PURCHASE_OPTIONS = ("on_demand",)
+
+
+@dataclass
+class Slo:
+    """Latency targets of a service; `None` is no target.
+
+    Parameters
+    ----------
+    ttft_s, tpot_s, e2e_s : thresholds in seconds.
+    attainment : share of requests that must be within each of them.
+    """
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    attainment: float = 0.99
+
+
+@dataclass
+class Service:
+    """An endpoint: its traffic, where it goes, its targets and its queue.
+
+    Parameters
+    ----------
+    deployments : names of the deployments whose replicas may serve it.
+    priority : higher is served first.
+    queue_timeout_s : a request not admitted this long after its arrival is abandoned; None for never.
+    max_queue : bound of the service queue for new arrivals; None for no bound.
+    max_attempts : attempts before a request on killed replicas fails.
+    """
+
+    workload: Workload = field(default_factory=Workload)
+    deployments: list[str] = field(default_factory=list)
+    slo: Slo = field(default_factory=Slo)
+    router: Router = field(default_factory=LeastOutstanding)
+    priority: int = 0
+    queue_timeout_s: float | None = None
+    max_queue: int | None = None
+    max_attempts: int = 3
+
+
+@dataclass
+class Deployment:
+    """A model with engine settings that replicas instantiate.
+
+    Parameters
+    ----------
+    model, engine : catalog names. weight_dtype, kv_dtype : "bf16" or "fp8".
+    tensor_parallel : accelerators of a replica, all on one node.
+    max_num_seqs, max_num_batched_tokens : seats and tokens of a step.
+    max_model_len : longest prompt + output; None for the model's.
+    watermark_tokens : KV left free at an admission while something runs.
+    max_outstanding : most requests waiting and running on a replica; None for 2 x max_num_seqs, 0 for no bound.
+    kv_tokens : measured KV capacity; None computes it from memory.
+    autoscaler : how many replicas. pools : pools its nodes may come from, in this order.
+    start : "ready" (the first replicas are up at the start) or "cold".
+    """
+
+    model: str = "llama-3.1-8b"
+    engine: str = "vllm-2026"
+    weight_dtype: str = "bf16"
+    kv_dtype: str = "bf16"
+    tensor_parallel: int = 1
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    max_model_len: int | None = None
+    watermark_tokens: int = 1
+    max_outstanding: int | None = None
+    kv_tokens: int | None = None
+    autoscaler: Autoscaler = field(default_factory=Static)
+    pools: list[str] = field(default_factory=list)
+    start: str = "ready"
+
+
+@dataclass
+class StageTime:
+    """A stage of a cold start as a log-normal: its median and 95th percentile in seconds; None takes the catalog's."""
+
+    median_s: float | None = None
+    p95_s: float | None = None
+
+
+@dataclass
+class ColdStart:
+    """The stages from asking for a node to a ready replica.
+
+    Parameters
+    ----------
+    pending : request to RUNNING (not billed). booting : system and driver. pulling : image. loading : weights. warming : engine.
+    storage : where weights come from, a catalog row ("object_store", "nvme", "page_cache"); decides `loading` by bytes.
+    """
+
+    pending: StageTime = field(default_factory=StageTime)
+    booting: StageTime = field(default_factory=StageTime)
+    pulling: StageTime = field(default_factory=StageTime)
+    loading: StageTime = field(default_factory=StageTime)
+    warming: StageTime = field(default_factory=StageTime)
+    storage: str = "object_store"
+
+
+@dataclass
+class Pool:
+    """Nodes of one instance type and purchase option.
+
+    Parameters
+    ----------
+    instance : catalog name. region : decides price and carbon. zones : used in turn.
+    quota_nodes : most nodes at a time; None for no bound.
+    price_usd_per_hour : one's own price as a decimal in text; None takes the catalog's.
+    electricity_billed : whether energy is a line of the bill (own machines) or in the price (clouds).
+    """
+
+    instance: str = "p5.4xlarge"
+    purchase: str = "on_demand"
+    region: str = "us-east-1"
+    zones: list[str] = field(default_factory=lambda: ["us-east-1a"])
+    quota_nodes: int | None = None
+    price_usd_per_hour: str | None = None
+    electricity_billed: bool = False
+    cold_start: ColdStart = field(default_factory=ColdStart)
+
+
+@dataclass
+class Failure:
+    """A dated loss: `nodes` machines of a pool crash at `at` (a duration since the start), the oldest running first."""
+
+    at: str = "0s"
+    pool: str = ""
+    nodes: int = 1
+
+
+@dataclass
+class Account:
+    """Who pays: a name and the time zone of the invoice's hours and months."""
+
+    name: str = "account"
+    timezone: str = "UTC"
+
+
+@dataclass
+class Energy:
+    """Price and carbon of electricity; None takes the catalog's value (carbon by the pool's region).
+
+    Parameters
+    ----------
+    pue : power usage effectiveness. usd_per_kwh : price. gco2_per_kwh : carbon intensity.
+    """
+
+    pue: float | None = None
+    usd_per_kwh: float | None = None
+    gco2_per_kwh: float | None = None
+
+
+@dataclass
+class Scenario:
+    """Everything a run depends on.
+
+    Parameters
+    ----------
+    start : calendar instant, ISO 8601. horizon : simulated time. warmup : excluded from summaries and SLOs, not from the bill.
+    window : reporting interval. seed, replication : name the random streams.
+    engine : "reference". records : "none", "all", or "sample:1000" for one request in a thousand.
+    catalog : path of a user's catalog overlay, or "".
+    out : result folder; "" chooses `outputs/<name>/<time>-<hash>`.
+    """
+
+    name: str = "scenario"
+    start: str = "2026-01-05T00:00:00Z"
+    horizon: str = "1d"
+    warmup: str = "0s"
+    window: str = "1h"
+    seed: int = 1
+    replication: int = 0
+    engine: str = "reference"
+    records: str = "none"
+    catalog: str = ""
+    out: str = ""
+    services: dict[str, Service] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    account: Account = field(default_factory=Account)
+    energy: Energy = field(default_factory=Energy)
+
+    @property
+    def start_instant(self) -> datetime:
+        """The calendar instant of time 0, in UTC."""
+        return instant(self.start)
+
+    @property
+    def horizon_ns(self) -> int:
+        """Simulated time in nanoseconds."""
+        return duration_ns(self.horizon)
+
+    @property
+    def records_every(self) -> int:
+        """0 for no records, 1 for all, k for one request in k."""
+        if self.records == "none":
+            return 0
+        return 1 if self.records == "all" else int(self.records.removeprefix("sample:"))
+
+    def planes(self) -> list[list[str]]:
+        """Return the services grouped into data planes: services that share a deployment share a plane."""
+        groups: list[tuple[set[str], list[str]]] = []
+        for name, service in self.services.items():
+            mine, members = set(service.deployments), [name]
+            for group in [group for group in groups if group[0] & mine]:
+                groups.remove(group)
+                mine |= group[0]
+                members = group[1] + members
+            groups.append((mine, members))
+        return [members for _, members in groups]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scenario as plain data; a choice carries its registered name under "choice"."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+    def digest(self) -> str:
+        """Return a hash of everything that decides the result (`out` does not)."""
+        text = json.dumps({**self.to_dict(), "out": ""}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        choice = {"choice": value.choice_name} if hasattr(value, "choice_name") else {}
+        return {**choice, **{item.name: _plain(getattr(value, item.name)) for item in fields(value)}}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,269 @@
+"""Every table a run writes: its columns with type, unit and meaning, and the order of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; `type` is a DuckDB type, `unit` is "" for names and counts."""
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, its columns, and the columns that order its rows."""
+
+    name: str
+    row: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+
+def _columns(*rows: tuple[str, str, str, str]) -> tuple[Column, ...]:
+    return tuple(Column(*row) for row in rows)
+
+
+_QUANTILES = _columns(
+    *(
+        (f"{latency}_{name}_s", "DOUBLE", "s", f"{meaning}, {name} of the window's completions")
+        for latency, meaning in (
+            ("ttft", "time to first token"),
+            ("tpot", "time per output token after the first"),
+            ("e2e", "end to end"),
+        )
+        for name in ("mean", "p50", "p90", "p95", "p99")
+    )
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            "windows",
+            "one stream in one reporting interval; a request belongs to the window in which it leaves",
+            ("start_ns", "stream"),
+            _columns(
+                ("start_ns", "BIGINT", "ns", "start of the window since the scenario start, inclusive"),
+                ("end_ns", "BIGINT", "ns", "end of the window, exclusive"),
+                ("measured", "BOOLEAN", "", "after the warm-up, so counted in summaries"),
+                ("stream", "INTEGER", "", "stream number"),
+                ("service", "VARCHAR", "", "service"),
+                ("segment", "VARCHAR", "", "segment of the service's users"),
+                ("arrived", "BIGINT", "requests", "arrivals"),
+                ("completed", "BIGINT", "requests", "completions"),
+                ("failed", "BIGINT", "requests", "out of attempts after kills"),
+                ("abandoned", "BIGINT", "requests", "queue timeout before the first admission"),
+                ("rejected", "BIGINT", "requests", "turned away: queue full or too long"),
+                ("retried", "BIGINT", "requests", "attempts started again after a kill"),
+                ("preempted", "BIGINT", "requests", "recompute preemptions for lack of KV"),
+                ("prompt_tokens", "BIGINT", "tokens", "prompt tokens of completed requests"),
+                ("output_tokens", "BIGINT", "tokens", "output tokens of completed requests"),
+                ("total", "BIGINT", "requests", "left in any way: completed, failed, abandoned or rejected"),
+                ("good_ttft", "BIGINT", "requests", "completed within the TTFT target"),
+                ("good_tpot", "BIGINT", "requests", "completed within the TPOT target (single tokens included)"),
+                ("good_e2e", "BIGINT", "requests", "completed within the E2E target"),
+                ("good_all", "BIGINT", "requests", "completed within all targets"),
+                ("queued_mean", "DOUBLE", "requests", "time mean of waiting requests"),
+                ("in_flight_mean", "DOUBLE", "requests", "time mean of requests in the system"),
+                ("replicas_mean", "DOUBLE", "replicas", "time mean of admitting replicas that accept the stream"),
+                ("busy_s", "DOUBLE", "s", "replica time charged to the stream"),
+                ("energy_j", "DOUBLE", "J", "accelerator energy of stepping, by share of replica time"),
+                ("cost_nano_usd", "BIGINT", "1e-9 USD", "its part of the ledger, overheads included"),
+            )
+            + _QUANTILES,
+        ),
+        Table(
+            "histograms",
+            "one bin of one latency of one stream, over the measured time; empty bins are left out",
+            ("stream", "latency", "bin"),
+            _columns(
+                ("stream", "INTEGER", "", "stream number"),
+                ("service", "VARCHAR", "", "service"),
+                ("segment", "VARCHAR", "", "segment"),
+                ("latency", "VARCHAR", "", "ttft, tpot or e2e"),
+                ("bin", "INTEGER", "", "bin number of sim.bins"),
+                ("low_ns", "DOUBLE", "ns", "lower edge, inclusive"),
+                ("high_ns", "DOUBLE", "ns", "upper edge, exclusive"),
+                ("count", "BIGINT", "requests", "completions in the bin"),
+            ),
+        ),
+        Table(
+            "nodes",
+            "one rented machine with every stage of its life; -1 where a stage was not reached",
+            ("node",),
+            _columns(
+                ("node", "INTEGER", "", "node number"),
+                ("lease", "INTEGER", "", "lease number, -1 if it never ran"),
+                ("pool", "VARCHAR", "", "pool"),
+                ("instance", "VARCHAR", "", "instance type"),
+                ("purchase", "VARCHAR", "", "purchase option"),
+                ("zone", "VARCHAR", "", "zone"),
+                ("requested_ns", "BIGINT", "ns", "asked for"),
+                ("running_ns", "BIGINT", "ns", "RUNNING: billing starts"),
+                ("booted_ns", "BIGINT", "ns", "system and driver up"),
+                ("pulled_ns", "BIGINT", "ns", "image on the node"),
+                ("gone_ns", "BIGINT", "ns", "given back or lost"),
+                ("cause", "VARCHAR", "", "why it is gone: scaled_down, crashed, or end (of the run)"),
+            ),
+        ),
+        Table(
+            "replicas",
+            "one engine instance with every stage of its life and its totals",
+            ("replica",),
+            _columns(
+                ("replica", "INTEGER", "", "replica number"),
+                ("deployment", "VARCHAR", "", "deployment"),
+                ("node", "INTEGER", "", "node it lives on"),
+                ("accelerators", "INTEGER", "", "accelerators it holds"),
+                ("requested_ns", "BIGINT", "ns", "asked for"),
+                ("loaded_ns", "BIGINT", "ns", "weights loaded, -1 if not reached"),
+                ("ready_ns", "BIGINT", "ns", "READY, -1 if not reached"),
+                ("drain_ns", "BIGINT", "ns", "told to drain, -1 if never"),
+                ("gone_ns", "BIGINT", "ns", "gone"),
+                ("cause", "VARCHAR", "", "scaled_down, crashed or end"),
+                ("busy_s", "DOUBLE", "s", "time stepping"),
+                ("lost_s", "DOUBLE", "s", "busy time whose work was thrown away"),
+                ("steps", "BIGINT", "", "engine steps"),
+                ("prefill_tokens", "BIGINT", "tokens", "prompt tokens computed"),
+                ("output_tokens", "BIGINT", "tokens", "tokens emitted"),
+                ("energy_j", "DOUBLE", "J", "accelerator energy while stepping"),
+            ),
+        ),
+        Table(
+            "usage",
+            "what one replica did on one lease between two cuts of time (hours, windows)",
+            ("start_ns", "lease", "replica"),
+            _columns(
+                ("lease", "INTEGER", "", "lease"),
+                ("replica", "INTEGER", "", "replica"),
+                ("deployment", "VARCHAR", "", "deployment"),
+                ("accelerators", "INTEGER", "", "accelerators of the lease the replica holds"),
+                ("start_ns", "BIGINT", "ns", "start, inclusive"),
+                ("end_ns", "BIGINT", "ns", "end, exclusive"),
+                ("booting_ns", "BIGINT", "ns", "before READY"),
+                ("ready_ns", "BIGINT", "ns", "admitting"),
+                ("draining_ns", "BIGINT", "ns", "after the drain order"),
+                ("busy_ns", "BIGINT", "ns", "stepping"),
+                ("draining_busy_ns", "BIGINT", "ns", "stepping after the drain order"),
+                ("lost_ns", "DOUBLE", "ns", "busy time whose work was thrown away"),
+                ("energy_j", "DOUBLE", "J", "accelerator energy while stepping"),
+            ),
+        ),
+        Table(
+            "leases",
+            "one node from RUNNING to its end",
+            ("lease",),
+            _columns(
+                ("lease", "INTEGER", "", "lease number"),
+                ("node", "INTEGER", "", "node"),
+                ("pool", "VARCHAR", "", "pool"),
+                ("instance", "VARCHAR", "", "instance type"),
+                ("accelerators", "INTEGER", "", "accelerators of the machine"),
+                ("purchase", "VARCHAR", "", "purchase option"),
+                ("zone", "VARCHAR", "", "zone"),
+                ("start_ns", "BIGINT", "ns", "RUNNING"),
+                ("end_ns", "BIGINT", "ns", "end"),
+                ("billed_ns", "BIGINT", "ns", "billed time, minimum and rounding included"),
+                ("cause", "VARCHAR", "", "why it ended"),
+                ("amount_nano_usd", "BIGINT", "1e-9 USD", "sum of its ledger rows"),
+            ),
+        ),
+        Table(
+            "ledger",
+            "one charge: one lease or account in one calendar hour of the account zone at one price",
+            ("row",),
+            _columns(
+                ("row", "INTEGER", "", "row number, in order of booking"),
+                ("account", "VARCHAR", "", "account"),
+                ("lease", "INTEGER", "", "lease, -1 for charges without one"),
+                ("pool", "VARCHAR", "", "pool"),
+                ("purchase", "VARCHAR", "", "purchase option"),
+                ("category", "VARCHAR", "", "compute, minimum or energy"),
+                ("start_ns", "BIGINT", "ns", "start of the charged time"),
+                ("end_ns", "BIGINT", "ns", "end of the charged time"),
+                ("local_hour", "VARCHAR", "", "calendar hour in the account zone, ISO 8601 with offset"),
+                ("month", "VARCHAR", "", "calendar month in the account zone, YYYY-MM"),
+                ("quantity", "DECIMAL(38,9)", "", "how much"),
+                ("unit", "VARCHAR", "", "of what: instance-second or kWh"),
+                ("unit_price", "VARCHAR", "USD", "price as written in the catalog, with its own unit"),
+                ("amount_nano_usd", "BIGINT", "1e-9 USD", "the charge, half to even"),
+                ("tariff", "VARCHAR", "", "rule that made it"),
+                ("source", "VARCHAR", "", "where the price comes from"),
+                ("confidence", "VARCHAR", "", "fitted, published or assumed"),
+            ),
+        ),
+        Table(
+            "attribution",
+            "a part of a ledger row; the parts of a row equal it exactly",
+            ("row", "start_ns", "use", "deployment", "stream"),
+            _columns(
+                ("row", "INTEGER", "", "ledger row"),
+                ("start_ns", "BIGINT", "ns", "start of the slice of time the part belongs to"),
+                ("use", "VARCHAR", "", "busy, booting, idle, draining or lost"),
+                ("deployment", "VARCHAR", "", "deployment, '' for accelerators no replica holds"),
+                ("stream", "INTEGER", "", "stream that pays, -1 where there is none"),
+                ("service", "VARCHAR", "", "service of the stream"),
+                ("segment", "VARCHAR", "", "segment of the stream"),
+                ("amount_nano_usd", "BIGINT", "1e-9 USD", "the part"),
+            ),
+        ),
+        Table(
+            "decisions",
+            "a decision of a controller that changed something",
+            ("time_ns", "deployment"),
+            _columns(
+                ("time_ns", "BIGINT", "ns", "when"),
+                ("deployment", "VARCHAR", "", "whose replicas"),
+                ("policy", "VARCHAR", "", "who decided"),
+                ("before", "INTEGER", "replicas", "wanted before"),
+                ("after", "INTEGER", "replicas", "wanted from now on"),
+                ("reason", "VARCHAR", "", "the binding rule"),
+            ),
+        ),
+        Table(
+            "events",
+            "something that happened to a machine or a replica",
+            ("time_ns", "number"),
+            _columns(
+                ("number", "INTEGER", "", "running number"),
+                ("time_ns", "BIGINT", "ns", "when"),
+                ("kind", "VARCHAR", "", "what: node_running, replica_ready, replica_drained, node_crashed, ..."),
+                ("subject", "VARCHAR", "", "to whom, for instance node 3"),
+                ("detail", "VARCHAR", "", "more"),
+            ),
+        ),
+        Table(
+            "requests",
+            "one request that left, or was still there at the end (records=all, or a sample)",
+            ("leave_ns", "plane", "request"),
+            _columns(
+                ("plane", "INTEGER", "", "data plane; request numbers are its own"),
+                ("request", "BIGINT", "", "arrival number"),
+                ("stream", "INTEGER", "", "stream number"),
+                ("service", "VARCHAR", "", "service"),
+                ("segment", "VARCHAR", "", "segment"),
+                ("client", "INTEGER", "", "client"),
+                ("session", "INTEGER", "", "session"),
+                ("turn", "INTEGER", "", "turn"),
+                ("arrival_ns", "BIGINT", "ns", "arrival"),
+                ("first_token_ns", "BIGINT", "ns", "first token of the last attempt, -1 if none"),
+                ("leave_ns", "BIGINT", "ns", "left (or end of the run)"),
+                ("net_ns", "BIGINT", "ns", "front-end time that TTFT and E2E contain beside"),
+                ("prompt_tokens", "INTEGER", "tokens", "prompt"),
+                ("output_tokens", "INTEGER", "tokens", "output asked for"),
+                ("attempts", "INTEGER", "", "attempts, 1 without a kill"),
+                ("preemptions", "INTEGER", "", "recompute preemptions"),
+                ("replica", "INTEGER", "", "last replica, -1 if none"),
+                ("outcome", "VARCHAR", "", "completed, failed, abandoned, queue_full, too_long or unfinished"),
+            ),
+        ),
+    )
+}
