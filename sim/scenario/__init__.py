@@ -1,0 +1,16 @@
+"""The whole input of a run: its dataclasses, their check, and what they resolve to."""
+
+from sim.scenario.model import (
+    Account,
+    ColdStart,
+    Deployment,
+    Energy,
+    Failure,
+    Pool,
+    Scenario,
+    Service,
+    Slo,
+    StageTime,
+)
+
+__all__ = ["Account", "ColdStart", "Deployment", "Energy", "Failure", "Pool", "Scenario", "Service", "Slo", "StageTime"]
