@@ -143,5 +143,3 @@ class Accounts:
         flat = np.fromiter(chain.from_iterable(self.records), np.int64).reshape(-1, len(RECORD_COLUMNS))
         self.records = []
         return {name: np.ascontiguousarray(flat[:, column]) for column, name in enumerate(RECORD_COLUMNS)}
-
-

@@ -106,7 +106,9 @@ class PlaneConfig:
             if spec.seats < 1 or spec.token_budget < spec.seats:
                 raise ValueError(f"token_budget = {spec.token_budget}: must be at least seats = {spec.seats}, and seats at least 1")
             if spec.watermark_tokens < 1:
-                raise ValueError(f"watermark_tokens = {spec.watermark_tokens}: must be at least 1, or a victim could come straight back")
+                raise ValueError(
+                    f"watermark_tokens = {spec.watermark_tokens}: must be at least 1, or a victim could come straight back"
+                )
             if spec.max_outstanding < 1 or not 0 <= spec.kind < len(self.steps):
                 raise ValueError(f"max_outstanding = {spec.max_outstanding} must be at least 1 and kind = {spec.kind} a step model")
             if self.steps[spec.kind].step_fx(1, 0, 0, 0) < ONE_NS_FX:
@@ -278,4 +280,4 @@ class DataPlane(ABC):
 
     @abstractmethod
     def close(self, t_ns: int) -> View:
-        """End at `t_ns`: charge the elapsed part of steps in flight to their streams, record the unfinished, return the last view."""
+        """End at `t_ns`: charge the elapsed part of steps in flight to their streams, record the unfinished, look."""
