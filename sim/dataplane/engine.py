@@ -255,8 +255,8 @@ class DataPlane(ABC):
         """Stop admitting; waiting requests are redispatched, running ones finish. Draining twice changes nothing."""
 
     @abstractmethod
-    def kill_replica(self, t_ns: int, replica: int) -> None:
-        """Remove a replica at once; started requests lose their work and retry or fail, the others are redispatched."""
+    def kill_replica(self, t_ns: int, *replicas: int) -> None:
+        """Remove replicas together, at once; started requests lose their work and retry or fail, the others are redispatched."""
 
     @abstractmethod
     def watch(self, t_ns: int, reason: Watch, subject: int, level: int = 0) -> None:

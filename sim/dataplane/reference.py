@@ -449,50 +449,53 @@ class ReferencePlane(DataPlane):
         drained.accepting = False
         drained.totals.drain_ns = t_ns
         self.draining += 1
-        self._redispatch(drained)
+        leaving = sorted(drained.all_waiting())
+        for level in drained.waiting:
+            level.clear()
+        for request in leaving:
+            self._forget(drained, request)
+            request.decode_share_ns = 0.0  # stays charged to its stream on the replica where it was earned
+        self._redispatch(leaving)
         self._check_drained(drained)
 
-    def kill_replica(self, t_ns: int, replica: int) -> None:
+    def kill_replica(self, t_ns: int, *replicas: int) -> None:
         self._at(t_ns)
-        killed = self.by_number[replica]
-        self.draining -= not killed.accepting
-        killed.accepting = False
+        leaving: list[Request] = []
+        for killed in [self.by_number[replica] for replica in replicas]:
+            self.draining -= not killed.accepting
+            leaving += self._lose_work(killed)
+            self._retire(killed)
+        self._redispatch([request for request in sorted(leaving) if not request.started or self._retry(request)])
+
+    def _lose_work(self, killed: Replica) -> list[Request]:
+        """Charge to lost what a dying replica has done for the requests on it, the step in flight included; return them all."""
         if killed.step_end is not None:
-            elapsed_ns = t_ns - killed.step_start_ns
+            elapsed_ns = self._now_ns - killed.step_start_ns
             killed.account_busy(elapsed_ns)
             killed.totals.lost_ns += elapsed_ns
             killed.totals.energy_j += killed.step_energy_j() * elapsed_ns * ONE_NS_FX / killed.step_fx
         for _, _, request in killed.decoding:
             killed.leave_batch(request)
-        for request in killed.all_running():
+        running = killed.all_running()
+        for request in running:
             self.accounts.counters[request.stream][layout.LOST_PREFILL_TOKENS] += request.prefilled
-            self.accounts.change_queued(t_ns, request.stream, +1)
-            killed.waiting[request.level].append(request)
-        for request in killed.all_waiting():
+            self.accounts.change_queued(self._now_ns, request.stream, +1)
+        everything = [*killed.all_waiting(), *running]
+        for request in everything:
             killed.charge_lost(request, request.prefill_share_ns + request.decode_share_ns)
             request.prefill_share_ns, request.decode_share_ns, request.prefilled = 0.0, 0.0, 0
-        self._retire(killed)
-        self._redispatch(killed, killed=True)
+        return everything
 
     def _at(self, t_ns: int) -> None:
         if t_ns != self._now_ns:
             raise ValueError(f"control acts at {t_ns} ns, but the engine has been advanced to {self._now_ns} ns")
 
-    def _redispatch(self, replica: Replica, killed: bool = False) -> None:
-        """Send the waiting requests through the router in id order; from the first without room, to the front of the queue."""
-        leaving = sorted(replica.all_waiting())
-        for level in replica.waiting:
-            level.clear()
+    def _redispatch(self, leaving: list[Request]) -> None:
+        """Send requests through the router in id order; from the first of a queue without room, to the front of that queue."""
         back: list[Request] = []
         full: set[int] = set()
         for request in leaving:
-            self._forget(replica, request)
-            if killed and request.started:
-                if not self._retry(request):
-                    continue
-            else:
-                self.accounts.counters[request.stream][layout.REDISPATCHED] += 1
-                request.decode_share_ns = 0.0  # stays charged to its stream on the replica where it was earned
+            self.accounts.counters[request.stream][layout.REDISPATCHED] += 1
             queue = self.config.streams[request.stream].queue
             if queue in full or not self._dispatch(request):
                 full.add(queue)
