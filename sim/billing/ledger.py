@@ -1,0 +1,318 @@
+"""The append-only ledger: one row per lease, calendar hour of the account zone and price, in nano-dollars.
+
+Everything is incremental: what is kept is one open row per living lease.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from sim.billing.attribution import IDLE, Attribution, RowWeights
+from sim.billing.energy import NANO_KWH_PER_KWH, Electricity, MachinePower
+from sim.billing.tariffs import Rate, Tariff
+from sim.domain.traffic import Stream
+from sim.domain.usage import Lease, UsageSlice
+from sim.scenario import Account
+from sim.units import NS_PER_HOUR, NS_PER_S, divide_half_even
+
+OPEN_AT_END = "end"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Sink(Protocol):
+    """Where rows go."""
+
+    def append(self, table: str, row: Mapping[str, object]) -> None:
+        """Add a row, given by column name, to a table of `sim.schema`."""
+
+
+@dataclass(frozen=True)
+class PoolBilling:
+    """How the machines of a pool are charged and what they draw.
+
+    Parameters
+    ----------
+    tariff : price of a machine. power : of one machine. electricity : of the place.
+    electricity_billed : energy is a line of the bill; otherwise the price of the machine contains it.
+    """
+
+    tariff: Tariff
+    power: MachinePower
+    electricity: Electricity
+    electricity_billed: bool = False
+
+
+def _calendar(start: datetime, t_ns: int) -> datetime:
+    return start.astimezone(UTC) + timedelta(microseconds=t_ns // 1_000)
+
+
+def hour_cuts(start: datetime, horizon_ns: int, timezone: str) -> Iterator[int]:
+    """Yield the hour boundaries of a time zone inside a run, in nanoseconds since its start.
+
+    A day on which the clocks change has 23 or 25 hours; zones off by half an hour have their own boundaries, and a change by
+    half an hour (Lord Howe Island) makes an hour of 30 minutes.
+
+    Parameters
+    ----------
+    start : calendar instant of time 0, with an offset. horizon_ns : end of the run; not yielded, nor is 0.
+    timezone : IANA name.
+
+    Examples
+    --------
+    >>> start = datetime(2026, 1, 5, 0, 15, tzinfo=UTC)
+    >>> [t_ns // NS_PER_S for t_ns in hour_cuts(start, 2 * NS_PER_HOUR, "Asia/Kolkata")]
+    [900, 4500]
+    """
+    zone = ZoneInfo(timezone)
+    hour, tick = timedelta(hours=1), timedelta(microseconds=1)
+    moment = start.astimezone(UTC)
+    while True:
+        offset = zone.utcoffset(moment.astimezone(zone)) or timedelta()
+        moment += hour - (moment - _EPOCH + offset) % hour
+        t_ns = (moment - start) // tick * 1_000
+        if t_ns >= horizon_ns:
+            return
+        yield t_ns
+
+
+@dataclass
+class _OpenLease:
+    """A living lease with its open row."""
+
+    lease: Lease
+    billed_to_ns: int
+    latest_start_ns: int
+    deployments: set[str] = field(default_factory=set)
+    row_start_ns: int = -1
+    hour: str = ""
+    rate: Rate | None = None
+    weights: RowWeights = field(default_factory=RowWeights)
+    amount_nano: int = 0
+    nano_kwh: int = 0
+    electricity_nano: int = 0
+
+
+class Ledger:
+    """Books what leases cost, who caused it and what they drew, as time goes by.
+
+    Call `record` for every living lease and every interval between two cuts (of `cuts`, and of the caller's own), in order of
+    time, and `close_lease` when a lease ends, or at the end of the run for those still open.
+
+    Parameters
+    ----------
+    start : scenario start. horizon_ns : end of the run.
+    pools : by name. streams : by number. deployment_streams : numbers of the streams that may use each deployment.
+    sink : receives rows of the tables `ledger`, `attribution` and `leases`.
+    """
+
+    def __init__(
+        self,
+        start: datetime,
+        horizon_ns: int,
+        account: Account,
+        pools: Mapping[str, PoolBilling],
+        streams: Sequence[Stream],
+        deployment_streams: Mapping[str, Iterable[int]],
+        sink: Sink,
+    ) -> None:
+        self._start, self._horizon_ns, self._account = start, horizon_ns, account
+        self._zone = ZoneInfo(account.timezone)
+        self._pools, self._sink = pools, sink
+        self._owner = {stream.number: (stream.service, stream.segment) for stream in streams}
+        self._attribution = Attribution(deployment_streams)
+        self._open: dict[int, _OpenLease] = {}
+        self._rows = 0
+        self._coming_cuts = self.cuts()
+        self._cut_ns, self._next_cut_ns = 0, next(self._coming_cuts, horizon_ns)
+
+    def cuts(self) -> Iterator[int]:
+        """Yield the times at which intervals must be cut: hour boundaries and price changes, in order, each once."""
+        changes = sorted(
+            {t_ns for pool in self._pools.values() for t_ns in pool.tariff.changes_ns() if 0 < t_ns < self._horizon_ns}
+        )
+        latest = 0
+        for t_ns in heapq.merge(hour_cuts(self._start, self._horizon_ns, self._account.timezone), changes):
+            if t_ns > latest:
+                latest = t_ns
+                yield t_ns
+
+    def record(self, lease: Lease, start_ns: int, end_ns: int, slices: Sequence[UsageSlice]) -> None:
+        """Book the use of one lease during [start_ns, end_ns).
+
+        Raises
+        ------
+        ValueError : the interval leaves a gap after the lease's last one, contains a cut, or its slices do not fit it.
+        """
+        opened = self._open.get(lease.lease) or self._open.setdefault(
+            lease.lease, _OpenLease(lease, lease.start_ns, lease.start_ns)
+        )
+        self._move_to(start_ns)
+        if start_ns != opened.billed_to_ns or not start_ns < end_ns <= self._next_cut_ns:
+            raise ValueError(
+                f"lease {lease.lease}: [{start_ns}, {end_ns}) ns must start at {opened.billed_to_ns} ns "
+                f"and end by the cut at {self._next_cut_ns} ns"
+            )
+        for piece in slices:
+            if piece.lease != lease.lease or piece.start_ns < start_ns or piece.end_ns > end_ns:
+                raise ValueError(f"lease {lease.lease}: a slice is not of this lease and [{start_ns}, {end_ns}) ns: {piece}")
+        pool = self._pools[lease.pool]
+        hour, rate = self._hour(start_ns), pool.tariff.rate(start_ns)
+        if (hour, rate) != (opened.hour, opened.rate):
+            self._book_time(opened)
+            opened.row_start_ns, opened.hour, opened.rate = start_ns, hour, rate
+        opened.billed_to_ns, opened.latest_start_ns = end_ns, start_ns
+        opened.deployments.update(piece.deployment for piece in slices)
+        self._attribution.add(opened.weights, pool.power, start_ns, end_ns, slices)
+
+    def close_lease(self, lease: Lease) -> None:
+        """End a lease: book its open row, then minimum charge and rounding up as a row of category "minimum", and its lease row.
+
+        A lease still open at the end of the run (`end_cause` "end") is billed to the end exactly.
+
+        Raises
+        ------
+        ValueError : the lease has no end, or not all of its time was recorded.
+        """
+        opened = self._open.pop(lease.lease, None) or _OpenLease(lease, lease.start_ns, lease.start_ns)
+        if lease.end_ns is None or opened.billed_to_ns != lease.end_ns:
+            raise ValueError(f"lease {lease.lease}: recorded to {opened.billed_to_ns} ns, ends at {lease.end_ns} ns")
+        self._book_time(opened)
+        pool = self._pools[lease.pool]
+        life_ns = lease.end_ns - lease.start_ns
+        billed_ns = life_ns if lease.end_cause == OPEN_AT_END else pool.tariff.billed_ns(life_ns)
+        if billed_ns > life_ns:
+            self._book_minimum(opened, lease.end_ns, billed_ns - life_ns)
+        self._attribution.forget_lease(lease.lease)
+        self._sink.append(
+            "leases",
+            {
+                "lease": lease.lease,
+                "node": lease.node,
+                "pool": lease.pool,
+                "instance": lease.instance,
+                "accelerators": lease.accelerators,
+                "purchase": lease.purchase,
+                "zone": lease.zone,
+                "start_ns": lease.start_ns,
+                "end_ns": lease.end_ns,
+                "billed_ns": billed_ns,
+                "cause": lease.end_cause,
+                "amount_nano_usd": opened.amount_nano,
+                "energy_kwh": opened.nano_kwh / NANO_KWH_PER_KWH,
+                "electricity_nano_usd": opened.electricity_nano,
+                "kgco2": pool.electricity.kgco2(opened.nano_kwh),
+            },
+        )
+
+    def _move_to(self, t_ns: int) -> None:
+        while t_ns >= self._next_cut_ns and self._next_cut_ns < self._horizon_ns:
+            self._cut_ns, self._next_cut_ns = self._next_cut_ns, next(self._coming_cuts, self._horizon_ns)
+        if t_ns < self._cut_ns:
+            raise ValueError(f"intervals must come in order of time: {t_ns} ns is before the cut at {self._cut_ns} ns")
+
+    def _hour(self, t_ns: int) -> str:
+        local = _calendar(self._start, t_ns).astimezone(self._zone)
+        return local.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
+
+    def _book_time(self, opened: _OpenLease) -> None:
+        """Book the open row of a lease: the machine's time, and its energy where energy is billed."""
+        if opened.rate is None or opened.row_start_ns == opened.billed_to_ns:
+            return
+        pool, rate = self._pools[opened.lease.pool], opened.rate
+        length_ns = opened.billed_to_ns - opened.row_start_ns
+        parts = self._machine_row(opened, "compute", opened.hour, opened.row_start_ns, length_ns, rate)
+        self._attribute(parts, opened.weights, opened)
+        nano_kwh = pool.electricity.nano_kwh(opened.weights.joules)
+        cost_nano = pool.electricity.cost_nano_usd(nano_kwh)
+        opened.nano_kwh += nano_kwh
+        opened.electricity_nano += cost_nano
+        if pool.electricity_billed:
+            self._append(
+                opened,
+                category="energy",
+                hour=opened.hour,
+                start_ns=opened.row_start_ns,
+                end_ns=opened.billed_to_ns,
+                quantity=Decimal(nano_kwh) / NANO_KWH_PER_KWH,
+                unit="kWh",
+                unit_price=f"{pool.electricity.usd_per_kwh} per kWh",
+                amount_nano_usd=cost_nano,
+                tariff="metered_energy",
+                source=pool.electricity.source,
+                confidence=pool.electricity.confidence,
+            )
+            self._attribute(cost_nano, opened.weights, opened, by_energy=True)
+        opened.weights = RowWeights()
+        opened.row_start_ns = opened.billed_to_ns
+
+    def _book_minimum(self, opened: _OpenLease, end_ns: int, extra_ns: int) -> None:
+        """Book the time charged beyond the end of a lease; it belongs to the lease's last hour and slice, as idle time."""
+        rate = self._pools[opened.lease.pool].tariff.rate(end_ns)
+        hour = opened.hour or self._hour(end_ns)
+        amount_nano = self._machine_row(opened, "minimum", hour, end_ns, extra_ns, rate)
+        names = sorted(opened.deployments)
+        weights = RowWeights()
+        for name in names or [""]:
+            weights.add_overhead((opened.latest_start_ns, IDLE, name), 1.0, 0.0)
+        self._attribute(amount_nano, weights, opened)
+
+    def _machine_row(self, opened: _OpenLease, category: str, hour: str, start_ns: int, length_ns: int, rate: Rate) -> int:
+        amount_nano = divide_half_even(rate.nano_usd_per_hour * length_ns, NS_PER_HOUR)
+        self._append(
+            opened,
+            category=category,
+            hour=hour,
+            start_ns=start_ns,
+            end_ns=start_ns + length_ns,
+            quantity=Decimal(length_ns) / NS_PER_S,
+            unit="instance-second",
+            unit_price=f"{rate.usd_per_hour} per hour",
+            amount_nano_usd=amount_nano,
+            tariff=self._pools[opened.lease.pool].tariff.name,
+            source=rate.source,
+            confidence=rate.confidence,
+        )
+        return amount_nano
+
+    def _append(self, opened: _OpenLease, *, hour: str, amount_nano_usd: int, **columns: object) -> None:
+        lease = opened.lease
+        opened.amount_nano += amount_nano_usd
+        self._sink.append(
+            "ledger",
+            {
+                "row": self._rows,
+                "account": self._account.name,
+                "lease": lease.lease,
+                "pool": lease.pool,
+                "purchase": lease.purchase,
+                "local_hour": hour,
+                "month": hour[: len("YYYY-MM")],
+                "amount_nano_usd": amount_nano_usd,
+                **columns,
+            },
+        )
+        self._rows += 1
+
+    def _attribute(self, amount_nano: int, weights: RowWeights, opened: _OpenLease, *, by_energy: bool = False) -> None:
+        parts = self._attribution.split(weights, amount_nano, opened.deployments, by_energy=by_energy)
+        for (start_ns, use, deployment, stream), part_nano in parts.items():
+            service, segment = self._owner.get(stream, ("", ""))
+            self._sink.append(
+                "attribution",
+                {
+                    "row": self._rows - 1,
+                    "start_ns": start_ns,
+                    "use": use,
+                    "deployment": deployment,
+                    "stream": stream,
+                    "service": service,
+                    "segment": segment,
+                    "amount_nano_usd": part_nano,
+                },
+            )
