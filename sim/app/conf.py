@@ -1,0 +1,198 @@
+"""The edge between Hydra and the scenario: the only file that knows Hydra.
+
+Hydra composes YAML files into plain data; every value of it, and of the overrides, is then read into the dataclasses by
+`sim.scenario.plain`, so that all problems of files and of the command line come out together and a notebook and the command line
+build the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sim
+from sim.app.overrides import Edit, Overrides, apply_edits, read_overrides
+from sim.errors import InputError, Problem, Problems
+from sim.registry import groups, names
+from sim.scenario import Scenario
+from sim.scenario.plain import CHOICE, import_choices, places, scenario_from_plain
+
+ROOT = "config"
+SCENARIO = "scenario"
+DEFAULT_SCENARIO = "quickstart"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A scenario as read: as much of it as could be, and what was wrong."""
+
+    scenario: Scenario
+    problems: Problems
+
+
+def config_dir() -> Path:
+    """Return the folder of the configs: inside the package in a wheel, beside it in a checkout.
+
+    Examples
+    --------
+    >>> (config_dir() / "scenario" / "quickstart.yaml").is_file()
+    True
+    """
+    package = Path(sim.__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def load_scenario(name: str = DEFAULT_SCENARIO, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Scenario:
+    """Compose a scenario from its file and overrides, the same as `billcast run scenario=NAME KEY=VALUE ...`.
+
+    Parameters
+    ----------
+    name : a file of `configs/scenario/`, without its ending.
+    overrides : settings as on the command line; a short key is expanded to the one place it can mean.
+    config_dir : a folder with configs of one's own, searched before the package's.
+
+    Raises
+    ------
+    InputError : every unknown key, wrong type or unknown choice, in files and overrides, at once. Values are checked against each
+        other and the catalog by `sim.scenario.check.check`, which a run does by itself.
+
+    Examples
+    --------
+    >>> load_scenario("quickstart", ["horizon=1h", "router=random"]).horizon
+    '1h'
+    """
+    reading = read_scenario(name, overrides, config_dir)
+    reading.problems.raise_if_any()
+    return reading.scenario
+
+
+def read_scenario(name: str = DEFAULT_SCENARIO, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Reading:
+    """Compose a scenario and collect what is wrong instead of raising; parameters as `load_scenario`.
+
+    Raises
+    ------
+    InputError : nothing can be composed: no such scenario, or a file that is not YAML.
+    """
+    import_choices()
+    problems = Problems()
+    given = read_overrides(overrides, problems)
+    chosen = given.take(SCENARIO) or name
+    with _hydra(config_dir):
+        _check_option(SCENARIO, SCENARIO, chosen, problems)
+        problems_of_name = [problem for problem in problems.found if problem.path == SCENARIO]
+        if problems_of_name:
+            raise InputError(problems.found)
+        base = [f"{SCENARIO}={chosen}"]
+        plain, choices = _compose(base, chosen)
+        selections = _selections(given, scenario_from_plain(plain, Problems()), choices, problems)
+        if selections:
+            plain, choices = _compose(base + selections, chosen)
+    draft = scenario_from_plain(plain, Problems())
+    apply_edits(plain, _value_edits(given), draft, problems)
+    return Reading(scenario_from_plain(plain, problems), problems)
+
+
+def scenario_names(config_dir: str | Path | None = None) -> list[str]:
+    """Return the names of all scenarios."""
+    with _hydra(config_dir):
+        return _options(SCENARIO)
+
+
+@contextmanager
+def _hydra(user_dir: str | Path | None) -> Iterator[None]:
+    """Initialise Hydra for one composition, so that it works any number of times in one process."""
+    from hydra import initialize_config_dir  # 0.2 s: not for `--help`
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for group in groups():
+        for name in names(group):
+            store.store(group=group, name=name, node={CHOICE: name}, provider="billcast")
+    folder = config_dir() if user_dir is None else Path(user_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise InputError([Problem("config_dir", str(user_dir), "is not a folder")])
+    with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
+        yield
+
+
+def _compose(overrides: list[str], scenario: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the composed plain data and which option each group took."""
+    import yaml
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    search = f"hydra.searchpath=['file://{config_dir()}']"
+    try:
+        composed = compose(ROOT, overrides=[search, *overrides], return_hydra_config=True)
+        choices = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items()}
+        content: Any = OmegaConf.to_container(composed, resolve=False)
+        content.pop("hydra")
+        plain: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise InputError([Problem(SCENARIO, scenario, f"its files cannot be composed: {_first_lines(error)}")]) from error
+    return plain, choices
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__
+
+
+def _options(group: str) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.object_type import ObjectType
+
+    loader = GlobalHydra.instance().config_loader()
+    found = set(loader.get_group_options(group, ObjectType.CONFIG))
+    inner = config_dir() / group
+    return sorted(found | {file.stem for file in inner.glob("*.yaml")})
+
+
+def _check_option(key: str, group: str, option: object, problems: Problems) -> bool:
+    options = _options(group)
+    return problems.check(option in options, key, option, f"is not a {group}", choices=options)
+
+
+def _selections(given: Overrides, draft: Scenario, choices: dict[str, str], problems: Problems) -> list[str]:
+    """Return the overrides that choose an option of a group, each spelled with its full place for Hydra."""
+    where = {place.path: place.group for place in places(draft) if place.group}
+    selections = []
+    for edit in given.edits:
+        group, at = _chooses(edit, where, problems)
+        if not group:
+            continue
+        given.chosen.append(edit)
+        if at and _check_option(edit.key, group, edit.value, problems):
+            key = f"{group}@{at}"
+            selections.append(f"{'' if key in choices else '+'}{key}={edit.value}")
+    return selections
+
+
+def _chooses(edit: Edit, where: dict[str, str], problems: Problems) -> tuple[str, str]:
+    """Return the group and the place an override chooses for; ("", "") for one that sets a value, no place after a problem."""
+    group, _, package = edit.key.partition("@")
+    if package:
+        if where.get(package) == group:
+            return group, package
+        problems.add(edit.key, edit.value, "is not a place of this scenario", choices=[f"{of}@{at}" for at, of in where.items()])
+        return group, ""
+    if isinstance(edit.value, str):
+        if edit.key in where:
+            return where[edit.key], edit.key
+        found = [at for at in where if at.endswith(f".{edit.key}")]
+        if len(found) == 1:
+            return where[found[0]], found[0]
+        if found:
+            problems.add(edit.key, edit.value, "can mean several places; write one of them in full", ", ".join(found))
+            return where[found[0]], ""
+    return "", ""
+
+
+def _value_edits(given: Overrides) -> list[Edit]:
+    return [edit for edit in given.edits if edit not in given.chosen]

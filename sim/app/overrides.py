@@ -1,0 +1,158 @@
+"""Overrides of the command line: `key=value` read, a short key expanded to the one place it can mean, and set in plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.errors import Problem, Problems, nearest_name
+from sim.scenario import Scenario
+from sim.scenario.plain import places
+
+# Dictionaries by name: a key below one of them may be new, if it says so with "+".
+NAMED = ("services", "deployments", "pools")
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One override: a key as typed, its value, and whether it may add a name (`+key=value`)."""
+
+    key: str
+    value: Any
+    adds: bool = False
+
+
+@dataclass
+class Overrides:
+    """All overrides in order; `chosen` are those that were used up by choosing an option of a group."""
+
+    edits: list[Edit] = field(default_factory=list)
+    chosen: list[Edit] = field(default_factory=list)
+
+    def take(self, key: str) -> str | None:
+        """Remove the overrides of a key and return the last value, or None."""
+        taken = [edit for edit in self.edits if edit.key == key]
+        self.edits = [edit for edit in self.edits if edit.key != key]
+        return str(taken[-1].value) if taken else None
+
+
+def read_overrides(texts: Sequence[str], problems: Problems) -> Overrides:
+    """Read overrides in Hydra's grammar (quotes, lists, dictionaries); what cannot be read becomes a problem."""
+    overrides = Overrides()
+    for text in texts:
+        edit = _read(str(text), problems)
+        if edit is not None:
+            overrides.edits.append(edit)
+    return overrides
+
+
+def _read(text: str, problems: Problems) -> Edit | None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from hydra.errors import HydraException
+
+    key, equals, written = text.partition("=")
+    if text.startswith("~"):
+        problems.add(text, "", "nothing can be removed on the command line", "key=value; to leave parts out, write a scenario file")
+        return None
+    if not equals:
+        problems.add(text, "", "is not a setting", "key=value")
+        return None
+    try:
+        [parsed] = OverridesParser.create().parse_overrides([text])
+        value = parsed.value()
+    except (HydraException, ValueError):
+        # A path or a text with a sign that is special to the grammar, for instance a comma or a space: taken as it is.
+        if not _is_plain_text(written):
+            problems.add(key, written, "cannot be read", "a value; in quotes if it has brackets, braces or quotes in it")
+            return None
+        return Edit(key.lstrip("+"), written, adds=key.startswith("+"))
+    if parsed.is_sweep_override():
+        problems.add(key, written, "one run takes one value", "one value; in quotes if it has a comma in it")
+        return None
+    package = f"@{parsed.package}" if parsed.package else ""
+    return Edit(f"{parsed.key_or_group}{package}", value, adds=parsed.type != OverrideType.CHANGE)
+
+
+def _is_plain_text(written: str) -> bool:
+    return not any(sign in written for sign in "[]{}'\"$")
+
+
+def apply_edits(plain: dict[str, Any], edits: Sequence[Edit], draft: Scenario, problems: Problems) -> None:
+    """Set the value overrides in plain data.
+
+    Parameters
+    ----------
+    plain : the composed data, changed in place. draft : what it reads to, which says where a short key can mean.
+    """
+    known = [place.path for place in places(draft)]
+    for edit in edits:
+        path = _expanded(edit, known, problems)
+        if path:
+            _set(plain, path.split("."), edit.value)
+
+
+def _expanded(edit: Edit, known: Sequence[str], problems: Problems) -> str:
+    """Return the full path an override means, or "" after adding a problem."""
+    if edit.key in known or _is_new_name(edit, known) or _is_list_element(edit.key, known):
+        return edit.key
+    found = [path for path in known if path.endswith(f".{edit.key}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        problems.add(edit.key, edit.value, "can mean several places; write one of them in full", ", ".join(found))
+    else:
+        problems.found.append(_unknown(edit, known))
+    return ""
+
+
+def _is_new_name(edit: Edit, known: Sequence[str]) -> bool:
+    head, _, rest = edit.key.partition(".")
+    return edit.adds and ((head in NAMED and bool(rest)) or edit.key.rpartition(".")[0] in known)
+
+
+def _is_list_element(key: str, known: Sequence[str]) -> bool:
+    parts = key.split(".")
+    return any(part.isdigit() and ".".join(parts[:index]) in known for index, part in enumerate(parts))
+
+
+def _unknown(edit: Edit, known: Sequence[str]) -> Problem:
+    """Describe an unknown key: what its deepest known parent has, and the nearest name among all."""
+    parent = edit.key
+    while parent and parent not in known:
+        parent = parent.rpartition(".")[0]
+    wrong = edit.key[len(parent) :].lstrip(".").split(".")[0]
+    prefix = f"{parent}." if parent else ""
+    children = [path[len(prefix) :] for path in known if path.startswith(prefix) and "." not in path[len(prefix) :]]
+    near = nearest_name(wrong, children)
+    if near:
+        nearest = f"{prefix}{near}{edit.key[len(prefix) + len(wrong) :]}"
+    else:
+        leaves = sorted({".".join(path.split(".")[-depth:]) for path in known for depth in (1, 2)})
+        nearest = nearest_name(edit.key, leaves)
+    message = f"is not a setting of {parent}" if parent else "is not a setting of this scenario"
+    if parent in NAMED:
+        message = f"there is no {parent.removesuffix('s')} {wrong!r}; to add one, write +{edit.key}=..."
+    return Problem(edit.key, edit.value, message, ", ".join(children) or "none", nearest)
+
+
+def _set(plain: Any, parts: list[str], value: Any) -> None:
+    """Set a value in nested dictionaries and lists; a dictionary is merged into what is there."""
+    here = plain
+    for part in parts[:-1]:
+        if isinstance(here, list):
+            here = here[int(part)] if part.isdigit() and int(part) < len(here) else {}
+        else:
+            if not isinstance(here.get(part), dict | list):
+                here[part] = {}
+            here = here[part]
+    last = parts[-1]
+    if isinstance(here, list):
+        if last.isdigit() and int(last) < len(here):
+            here[int(last)] = value
+    elif isinstance(value, dict) and isinstance(here.get(last), dict):
+        for key, item in value.items():
+            _set(here[last], [str(key)], item)
+    else:
+        here[last] = value
