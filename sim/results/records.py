@@ -1,0 +1,181 @@
+"""A run's result on disk: written whole or not at all, and opened again without an engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from sim.errors import InputError, Problem
+from sim.results.spool import SPOOL_ROWS, Spool, connect, quoted
+from sim.schema import SCHEMA_VERSION, TABLES
+
+SUMMARY, MANIFEST = "summary.json", "manifest.json"
+
+
+@dataclass
+class RunResult:
+    """A finished run: its tables, its summary and its manifest.
+
+    Parameters
+    ----------
+    folder : where it lies. summary, manifest : the two JSON files.
+    """
+
+    folder: Path
+    summary: dict[str, Any] = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+    _connection: duckdb.DuckDBPyConnection | None = field(default=None, repr=False, compare=False)
+
+    def table(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """Return a table as one array per column, in the order of its key; a missing number is NaN.
+
+        Raises
+        ------
+        InputError : there is no such table.
+        """
+        if name not in TABLES:
+            problem = Problem("table", name, "is not a table of a run", ", ".join(TABLES))
+            raise InputError([problem])
+        return self.sql(f"SELECT * FROM {name}")
+
+    def sql(self, query: str) -> dict[str, npt.NDArray[Any]]:
+        """Return the answer to a SQL query (DuckDB) in which every table is a view; sums of integers stay integers."""
+        if self._connection is None:
+            self._connection = connect()
+            for name in TABLES:
+                path = quoted(str(self.folder / f"{name}.parquet"))
+                self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({path})")
+        described = self._connection.execute(f"DESCRIBE {query}").fetchall()
+        columns = ", ".join(_column(str(row[0]), str(row[1])) for row in described)
+        answer = self._connection.execute(f"SELECT {columns} FROM ({query})").fetchnumpy()
+        return {name: _plain(values) for name, values in answer.items()}
+
+    def close(self) -> None:
+        """Close the tables; they open again when needed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _column(name: str, column_type: str) -> str:
+    identifier = '"' + name.replace('"', '""') + '"'
+    # numpy has no 128-bit integers, and DuckDB would hand them over as floats.
+    return f"{identifier}::BIGINT AS {identifier}" if column_type == "HUGEINT" else identifier
+
+
+def _plain(values: Any) -> npt.NDArray[Any]:
+    if not np.ma.is_masked(values):
+        return np.asarray(values)
+    missing = np.nan if values.dtype.kind == "f" else None
+    return np.asarray(np.ma.filled(values if missing is not None else values.astype(object), missing))
+
+
+def open_run(folder: str | Path) -> RunResult:
+    """Open the result folder of a finished run.
+
+    Raises
+    ------
+    InputError : the folder is not there, is not a finished run, or was written by another version of the tables.
+    """
+    path = Path(folder)
+    missing = [name for name in (SUMMARY, MANIFEST, *(f"{table}.parquet" for table in TABLES)) if not (path / name).is_file()]
+    if missing:
+        what = f"is not the result of a run: it has no {', '.join(missing)}" if path.is_dir() else "is not a folder"
+        raise InputError([Problem("run", str(folder), what, "a folder written by `billcast run`")])
+    summary, manifest = (json.loads((path / name).read_text("utf-8")) for name in (SUMMARY, MANIFEST))
+    version = manifest.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise InputError([Problem("run", str(folder), f"has tables of version {version}", f"version {SCHEMA_VERSION}")])
+    return RunResult(path, summary, manifest)
+
+
+class RunWriter:
+    """Writes a result folder: everything goes to a sibling folder that is renamed at the end, or removed after an error.
+
+    Parameters
+    ----------
+    target : the result folder; it must not exist or be empty.
+    rows : rows of one table kept in memory.
+
+    Raises
+    ------
+    InputError : the target is a file or a folder with something in it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home, RunWriter(Path(home) / "run") as writer:
+    ...     tables = writer.merge()
+    ...     result = writer.commit({"requests": {}}, {"scenario": {}})
+    ...     len(result.table("ledger")["row"])
+    0
+    """
+
+    def __init__(self, target: str | Path, rows: int = SPOOL_ROWS) -> None:
+        self.target = Path(target)
+        if self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir())):
+            raise InputError([Problem("out", str(target), "exists already and is not an empty folder", "a new or an empty folder")])
+        home = self.target.absolute().parent
+        self._made = [folder for folder in (home, *home.parents) if not folder.exists()]
+        home.mkdir(parents=True, exist_ok=True)
+        self._folder = home / f".{self.target.name}.partial-{os.getpid()}"
+        if self._folder.exists():  # left by a killed process that had this number
+            shutil.rmtree(self._folder)
+        self._folder.mkdir()
+        self._parts = self._folder / "parts"
+        self._parts.mkdir()
+        self.spool = Spool(self._parts, rows)
+        self._merged: RunResult | None = None
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._folder.exists():
+            self.discard()
+
+    def merge(self) -> RunResult:
+        """Merge the spooled rows into tables and return them, still without summary and manifest."""
+        self.spool.merge(self._folder)
+        shutil.rmtree(self._parts)
+        self._merged = RunResult(self._folder, {}, {})
+        return self._merged
+
+    def commit(self, summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunResult:
+        """Write summary and manifest, move everything to the target at once, and open it.
+
+        Raises
+        ------
+        RuntimeError : the tables are not merged yet.
+        """
+        if self._merged is None:
+            raise RuntimeError("merge the tables before the commit")
+        self._merged.close()
+        for name, content in ((SUMMARY, summary), (MANIFEST, {**manifest, "schema_version": SCHEMA_VERSION})):
+            (self._folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+        if self.target.exists():
+            self.target.rmdir()
+        self._folder.rename(self.target)
+        return open_run(self.target)
+
+    def discard(self) -> None:
+        """Remove everything written so far, and the folders made for it."""
+        if self._merged is None:
+            self.spool.close()
+        else:
+            self._merged.close()
+        shutil.rmtree(self._folder)
+        for folder in self._made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()

@@ -1,0 +1,180 @@
+"""Rows on their way to disk: held in memory up to a bound, then in part files, merged at the end in the order of each key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from sim.schema import SCHEMA_VERSION, TABLES, Table
+
+SPOOL_ROWS = 16_384
+MEMORY_LIMIT = "256MB"
+_ORDER = "_order"
+
+# A slice of a lease is cut at windows, so every part of the ledger lies in the window in which its slice starts.
+_WINDOWS_WITH_COST = """
+    SELECT w.* REPLACE (coalesce(c.cost, 0) AS cost_nano_usd) FROM windows AS w LEFT JOIN (
+        SELECT starts.start_ns, part.stream, sum(part.amount_nano_usd) AS cost FROM attribution AS part
+        ASOF JOIN (SELECT DISTINCT start_ns FROM windows) AS starts ON part.start_ns >= starts.start_ns GROUP BY ALL
+    ) AS c ON w.start_ns = c.start_ns AND w.stream = c.stream
+"""
+
+
+def connect(temporary: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection in memory with one thread and a memory limit; beyond it DuckDB spills into `temporary`."""
+    connection = duckdb.connect(config={"threads": 1, "memory_limit": MEMORY_LIMIT})
+    connection.execute(f"SET temp_directory = {quoted(str(temporary) if temporary else '')}")
+    return connection
+
+
+def quoted(text: str) -> str:
+    """Return a text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class Spool:
+    """Typed tables of a run while it runs: constant memory, part files beside the result.
+
+    Parameters
+    ----------
+    folder : an existing folder for the part files.
+    rows : rows of one table kept in memory before they are written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     spool = Spool(Path(folder))
+    ...     spool.append("events", {"number": 0, "time_ns": 5, "kind": "node_running", "subject": "node 0", "detail": ""})
+    ...     spool.rows("events")
+    1
+    """
+
+    def __init__(self, folder: Path, rows: int = SPOOL_ROWS) -> None:
+        self._folder, self._limit = folder, rows
+        self._names = {name: tuple(column.name for column in table.columns) for name, table in TABLES.items()}
+        self._rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in TABLES}
+        self._arrays: dict[str, list[dict[str, npt.NDArray[Any]]]] = {name: [] for name in TABLES}
+        self._held = dict.fromkeys(TABLES, 0)
+        self._written = dict.fromkeys(TABLES, 0)
+        self._parts: dict[str, list[Path]] = {name: [] for name in TABLES}
+        self._connection = connect(folder)
+
+    def append(self, table: str, row: Mapping[str, object]) -> None:
+        """Add a row given by column name.
+
+        Raises
+        ------
+        ValueError : columns are missing or unknown.
+        """
+        names = self._names[table]
+        if row.keys() != set(names):
+            lacks, unknown = sorted(set(names) - row.keys()), sorted(row.keys() - set(names))
+            raise ValueError(f"a row of {table} lacks columns {lacks} or has unknown columns {unknown}")
+        self._rows[table].append(tuple([row[name] for name in names]))
+        self._count(table, 1)
+
+    def extend(self, table: str, columns: Mapping[str, npt.ArrayLike]) -> None:
+        """Add rows given as one array per column, all of the same length.
+
+        Raises
+        ------
+        ValueError : columns are missing, unknown or of unequal length.
+        """
+        arrays = {name: np.asarray(values) for name, values in columns.items()}
+        lengths = {len(array) for array in arrays.values()}
+        if arrays.keys() != set(self._names[table]) or len(lengths) != 1:
+            raise ValueError(f"columns of {table} must be {', '.join(self._names[table])}, all of one length: got {sorted(arrays)}")
+        self._flush_rows(table)
+        self._arrays[table].append(arrays)
+        self._count(table, lengths.pop())
+
+    def rows(self, table: str) -> int:
+        """Return how many rows a table has so far."""
+        return self._written[table] + self._held[table]
+
+    def merge(self, target: Path) -> None:
+        """Write every table, also empty ones, as `target/<table>.parquet` in the order of its key, and remove the part files.
+
+        Rows of equal key stay in the order in which they were added. The windows' cost is filled from the attribution. The same
+        rows give the same bytes.
+        """
+        for name, table in TABLES.items():
+            self._flush(name)
+            paths = "[" + ", ".join(quoted(str(path)) for path in self._parts[name]) + "]"
+            rows = f"SELECT * FROM read_parquet({paths})" if self._parts[name] else _no_rows(table)
+            self._connection.execute(f"CREATE VIEW {name} AS {rows}")
+        for name, table in TABLES.items():
+            rows = _WINDOWS_WITH_COST if name == "windows" else f"SELECT * FROM {name}"
+            columns = ", ".join(f'"{column.name}"::{column.type} AS "{column.name}"' for column in table.columns)
+            order = ", ".join(f'"{key}"' for key in (*table.key, _ORDER))
+            self._connection.execute(
+                f"COPY (SELECT {columns} FROM ({rows}) ORDER BY {order}) TO {quoted(str(target / f'{name}.parquet'))} "
+                f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{schema_version: '{SCHEMA_VERSION}', table_name: '{name}'}})"
+            )
+        self.close()
+
+    def close(self) -> None:
+        """Give up the rows in memory and remove the part files."""
+        self._connection.close()
+        for path in [path for parts in self._parts.values() for path in parts]:
+            path.unlink(missing_ok=True)
+
+    def _count(self, table: str, rows: int) -> None:
+        self._held[table] += rows
+        if self._held[table] >= self._limit:
+            self._flush(table)
+
+    def _flush_rows(self, table: str) -> None:
+        """Turn the rows kept as tuples into arrays."""
+        rows = self._rows[table]
+        if rows:
+            columns = zip(self._names[table], zip(*rows, strict=True), strict=True)
+            self._arrays[table].append({name: _object_array(values) for name, values in columns})
+            self._rows[table] = []
+
+    def _flush(self, table: str) -> None:
+        self._flush_rows(table)
+        if not self._held[table]:
+            return
+        held: dict[str, npt.NDArray[Any]] = {}
+        for column in TABLES[table].columns:
+            chunks = [_typed(arrays[column.name], column.type) for arrays in self._arrays[table]]
+            held[column.name] = np.concatenate(chunks)
+        held[_ORDER] = np.arange(self._written[table], self.rows(table), dtype=np.int64)
+        path = self._folder / f"{table}.{len(self._parts[table]):06d}.part.parquet"
+        columns = ", ".join(f'"{column.name}"::{column.type} AS "{column.name}"' for column in TABLES[table].columns)
+        self._connection.register("held", held)
+        self._connection.execute(f"COPY (SELECT {columns}, {_ORDER} FROM held) TO {quoted(str(path))} (FORMAT parquet)")
+        self._connection.unregister("held")
+        self._parts[table].append(path)
+        self._written[table] = self.rows(table)
+        self._held[table], self._arrays[table] = 0, []
+
+
+def _no_rows(table: Table) -> str:
+    columns = ", ".join(f'NULL::{column.type} AS "{column.name}"' for column in table.columns)
+    return f"SELECT {columns}, NULL::BIGINT AS {_ORDER} WHERE false"
+
+
+def _object_array(values: tuple[object, ...]) -> npt.NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+_NUMPY = {"BIGINT": np.int64, "INTEGER": np.int64, "DOUBLE": np.float64, "BOOLEAN": np.bool_}
+
+
+def _typed(array: npt.NDArray[Any], column_type: str) -> npt.NDArray[Any]:
+    """Return a column in the type in which DuckDB takes it over without looking at every value; decimals go as text."""
+    if column_type in _NUMPY:
+        return array.astype(_NUMPY[column_type])
+    if column_type == "VARCHAR" and array.dtype == object:
+        return array
+    return _object_array(tuple(str(value) for value in array))
