@@ -1,0 +1,179 @@
+"""The loop: the only caller of engines. It lets the data run to the next control event, and then control act.
+
+At equal times data goes first. An engine that stops early at a watch is turned into a control event at that very time. Engines that
+could stop are moved in step with one another, so that no engine has passed a time at which another one wakes control.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import simpy
+
+from sim.billing.energy import Electricity, MachinePower
+from sim.billing.ledger import Ledger, PoolBilling, Sink
+from sim.billing.tariffs import pool_tariff
+from sim.control.controllers import control
+from sim.control.failures import crashes
+from sim.control.meter import Meter
+from sim.control.provisioner import Provisioner
+from sim.control.world import NEVER_NS, Plane, World
+from sim.dataplane.engine import Hit
+from sim.scenario.resolve import Resolved, ResolvedPool
+from sim.units import NS_PER_MINUTE
+
+# Progress is shown and Ctrl-C noticed at least this often in simulated time; cutting an advance changes nothing.
+BREATH_NS = 10 * NS_PER_MINUTE
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Parameters
+    ----------
+    simulated_ns, horizon_ns : of simulated time. wall_s : since the start of the loop.
+    """
+
+    simulated_ns: int
+    horizon_ns: int
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the wall time of a run went, in seconds."""
+
+    wall_s: float
+    generate_s: float
+    advance_s: float
+    control_s: float
+    steps: int
+
+
+Probe = Callable[[simpy.Environment, World], Generator[simpy.Event, None, None]]
+
+
+def run(world: World, sink: Sink, progress: Callable[[Progress], None] | None = None, probes: Sequence[Probe] = ()) -> Timing:
+    """Run a world to its horizon and write its tables.
+
+    Parameters
+    ----------
+    sink : takes the rows of all tables. progress : called now and then. probes : extra processes that only look (for tests).
+    """
+    scenario = world.resolved.scenario
+    env = simpy.Environment(initial_time=0)
+    provisioner = Provisioner(env, world, sink)
+    meter = Meter(world, provisioner, _ledger(world, sink), sink)
+    for name, deployment in scenario.deployments.items():
+        if name in world.plane_of:
+            wanted = deployment.autoscaler.initial_replicas()
+            (provisioner.start_ready if deployment.start == "ready" else provisioner.set_wanted)(name, wanted)
+    for name, deployment in scenario.deployments.items():
+        if name in world.plane_of:
+            env.process(control(env, world, provisioner, sink, name, deployment.autoscaler))
+    for failure in scenario.failures:
+        env.process(crashes(env, failure, provisioner))
+    env.process(meter.run(env))
+    for probe in probes:
+        env.process(probe(env, world))
+    return _Loop(world, env, provisioner, meter).run(progress)
+
+
+class _Loop:
+    def __init__(self, world: World, env: simpy.Environment, provisioner: Provisioner, meter: Meter) -> None:
+        self.world, self.env, self.provisioner, self.meter = world, env, provisioner, meter
+        self.end_ns = world.resolved.scenario.horizon_ns
+        self.advance_s = self.control_s = 0.0
+
+    def run(self, progress: Callable[[Progress], None] | None) -> Timing:
+        began = time.perf_counter()
+        now_ns, acted = 0, True
+        while now_ns < self.end_ns or acted:
+            mark = time.perf_counter()
+            now_ns = self._advance(now_ns, min(self._next_control_ns(), self.end_ns, now_ns + BREATH_NS))
+            self.advance_s += time.perf_counter() - mark
+            mark = time.perf_counter()
+            acted = False
+            while self.env.peek() <= now_ns:
+                self.env.step()
+                acted = True
+            self.control_s += time.perf_counter() - mark
+            if progress is not None:
+                progress(Progress(now_ns, self.end_ns, time.perf_counter() - began))
+        mark = time.perf_counter()
+        self.meter.finish(self.end_ns, [plane.engine.close(self.end_ns) for plane in self.world.planes])
+        self.control_s += time.perf_counter() - mark
+        generate_s = self.world.generate_s
+        return Timing(
+            wall_s=time.perf_counter() - began,
+            generate_s=generate_s,
+            advance_s=max(self.advance_s - generate_s, 0.0),
+            control_s=self.control_s,
+            steps=self.meter.steps,
+        )
+
+    def _next_control_ns(self) -> int:
+        at = self.env.peek()
+        return NEVER_NS if at == float("inf") else int(at)
+
+    def _advance(self, now_ns: int, until_ns: int) -> int:
+        """Move all engines from `now_ns` to `until_ns`, or to the first time at which one of them stops; returns that time."""
+        if self._advance_all(now_ns):
+            return now_ns
+        while now_ns < until_ns:
+            armed = [plane for plane in self.world.planes if plane.engine.may_stop]
+            now_ns = until_ns if len(armed) < 2 else min([until_ns, *(plane.engine.peek_ns() for plane in armed)])
+            for plane in armed:
+                hit = plane.engine.advance(now_ns)
+                if hit is not None:
+                    self._wake_control(plane, hit)
+                    now_ns = hit.time_ns
+            self._advance_all(now_ns)
+            if self.env.peek() <= now_ns:
+                break
+        return now_ns
+
+    def _advance_all(self, at_ns: int) -> bool:
+        """Move every engine to `at_ns`, waking control for every watch that fires by then; whether any did."""
+        woke = False
+        for plane in self.world.planes:
+            while (hit := plane.engine.advance(at_ns)) is not None:
+                self._wake_control(plane, hit)
+                woke = True
+        return woke
+
+    def _wake_control(self, plane: Plane, hit: Hit) -> None:
+        event = self.env.timeout(hit.time_ns - int(self.env.now))
+        event.callbacks.append(lambda _: self.provisioner.on_hit(plane.number, hit))
+
+
+def _ledger(world: World, sink: Sink) -> Ledger:
+    resolved = world.resolved
+    scenario = resolved.scenario
+    streams_of = {
+        name: [plane.streams[local].number for local in sorted(plane.streams_of[name])]
+        for plane in world.planes
+        for name in plane.streams_of
+    }
+    pools = {name: _pool_billing(resolved, pool) for name, pool in resolved.pools.items()}
+    return Ledger(scenario.start_instant, scenario.horizon_ns, scenario.account, pools, world.streams, streams_of, sink)
+
+
+def _pool_billing(resolved: Resolved, pool: ResolvedPool) -> PoolBilling:
+    energy, grid = resolved.scenario.energy, pool.grid
+    own_price = energy.usd_per_kwh is not None
+    return PoolBilling(
+        tariff=pool_tariff(pool.name, pool.config, pool.instance, resolved.scenario.start_instant),
+        power=MachinePower(pool.instance.accelerators, pool.accelerator.idle_w, pool.instance.host_w),
+        electricity=Electricity(
+            pue=grid.pue if energy.pue is None else energy.pue,
+            usd_per_kwh=str(energy.usd_per_kwh if own_price else grid.usd_per_kwh),
+            gco2_per_kwh=grid.gco2_per_kwh if energy.gco2_per_kwh is None else energy.gco2_per_kwh,
+            source="scenario" if own_price else grid.site_provenance.source,
+            confidence="assumed" if own_price else grid.site_provenance.confidence,
+        ),
+        electricity_billed=pool.config.electricity_billed,
+    )

@@ -1,0 +1,329 @@
+"""The meter: reads the data planes at every cut of time and writes down who used what.
+
+Time is cut at the hours of the account, at the ends of reporting windows, at the end of the warm-up and at the end of the run.
+A cut lies after everything that happens at its instant, so a window is (start, end]. Looking changes nothing: cutting finer changes
+no other row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import merge
+
+import numpy as np
+import numpy.typing as npt
+import simpy
+
+from sim.billing.ledger import Ledger, Sink
+from sim.bins import BINS, edges_ns, quantile_ns
+from sim.control.nodes import NOT_REACHED, Node, ReplicaLife
+from sim.control.provisioner import Provisioner
+from sim.control.world import World
+from sim.dataplane.engine import ReplicaTotals, View
+from sim.dataplane.layout import COUNTERS, LATENCIES, OUTCOMES
+from sim.domain.usage import Lease, UsageSlice
+from sim.scenario.model import Scenario
+from sim.units import NS_PER_S, duration_ns
+
+IntArray = npt.NDArray[np.int64]
+
+_LEFT = ("completed", "failed", "abandoned", "rejected_full", "rejected_too_long")
+_SUMMED = ("arrived", "completed", "failed", "abandoned", "retried", "preempted", "good_ttft", "good_tpot", "good_e2e", "good_all")
+
+
+def cut_times(scenario: Scenario, ledger_cuts: Iterable[int]) -> Iterator[int]:
+    """Yield every cut strictly between the start and the end of a run, in order, each once.
+
+    Parameters
+    ----------
+    ledger_cuts : hours of the account zone and changes of prices, in order.
+    """
+    horizon_ns, window_ns, warmup_ns = scenario.horizon_ns, duration_ns(scenario.window), duration_ns(scenario.warmup)
+    windows = range(window_ns, horizon_ns, window_ns)
+    last = 0
+    for at in merge(windows, ledger_cuts, [warmup_ns]):
+        if last < at < horizon_ns:
+            yield at
+            last = at
+
+
+@dataclass
+class _Mark:
+    """Cumulative numbers of a replica at the last cut."""
+
+    busy_ns: int = 0
+    draining_busy_ns: int = 0
+    lost_ns: float = 0.0
+    energy_j: float = 0.0
+    shares_ns: list[float] = field(default_factory=list)
+    steps: int = 0
+    prefill_tokens: int = 0
+    output_tokens: int = 0
+
+
+def _marks(view: View) -> dict[int, _Mark]:
+    rows = zip(
+        view.replica.tolist(),
+        view.busy_ns.tolist(),
+        view.draining_busy_ns.tolist(),
+        view.lost_ns.tolist(),
+        view.energy_j.tolist(),
+        view.shares_ns.tolist(),
+        view.steps.tolist(),
+        view.prefill_tokens.tolist(),
+        view.output_tokens.tolist(),
+        strict=True,
+    )
+    return {row[0]: _Mark(*row[1:]) for row in rows}
+
+
+def _mark_of(totals: ReplicaTotals) -> _Mark:
+    return _Mark(
+        totals.busy_ns,
+        totals.draining_busy_ns,
+        totals.lost_ns,
+        totals.energy_j,
+        totals.shares_ns,
+        totals.steps,
+        totals.prefill_tokens,
+        totals.output_tokens,
+    )
+
+
+class _WindowSums:
+    """What accrues over a reporting window, by scenario stream, and the cumulative engine numbers at its start."""
+
+    def __init__(self, streams: int) -> None:
+        self.start_ns = 0
+        self.busy_ns = np.zeros(streams)
+        self.energy_j = np.zeros(streams)
+        self.ready_ns = np.zeros(streams)
+        self.counters = np.zeros((streams, len(COUNTERS)), np.int64)
+        self.queued_us = np.zeros(streams, np.int64)
+        self.in_flight_us = np.zeros(streams, np.int64)
+        self.histograms = np.zeros((streams, len(LATENCIES), BINS), np.int64)
+
+
+class Meter:
+    """Cuts time into usage slices, windows and ledger hours.
+
+    Parameters
+    ----------
+    ledger : books every lease's time. sink : takes table rows.
+    """
+
+    def __init__(self, world: World, provisioner: Provisioner, ledger: Ledger, sink: Sink) -> None:
+        self.world, self.provisioner, self.ledger, self.sink = world, provisioner, ledger, sink
+        scenario = world.resolved.scenario
+        self.window_ns, self.warmup_ns = duration_ns(scenario.window), duration_ns(scenario.warmup)
+        self.last_ns = 0
+        self.marks: dict[int, _Mark] = {}
+        self.window = _WindowSums(len(world.streams))
+        self.warm_histograms = self.window.histograms
+        self.steps = 0
+
+    def run(self, env: simpy.Environment) -> Generator[simpy.Event, None, None]:
+        """The meter as a SimPy process: one look at every cut."""
+        for at_ns in cut_times(self.world.resolved.scenario, self.ledger.cuts()):
+            yield env.timeout(at_ns - int(env.now))
+            self.cut(at_ns, [plane.engine.view(at_ns) for plane in self.world.planes])
+
+    def cut(self, at_ns: int, views: list[View]) -> None:
+        """Book everything since the last cut."""
+        self._take_records()
+        slices = self._slices(at_ns, views)
+        self._accrue(slices)
+        self._book(at_ns, slices)
+        if at_ns % self.window_ns == 0 or at_ns in (self.warmup_ns, self.world.resolved.scenario.horizon_ns):
+            self._close_window(at_ns, views)
+        self.last_ns = at_ns
+
+    # Slices of use
+
+    def _slices(self, at_ns: int, views: list[View]) -> list[tuple[ReplicaLife, UsageSlice]]:
+        marks: dict[int, _Mark] = {}
+        for plane, view in zip(self.world.planes, views, strict=True):
+            numbers = self.provisioner.by_plane_number
+            found = _marks(view) | {totals.replica: _mark_of(totals) for totals in plane.engine.take_retired()}
+            marks.update({numbers[plane.number, number].number: mark for number, mark in found.items()})
+        ended, self.provisioner.ended_replicas = self.provisioner.ended_replicas, []
+        slices = []
+        for replica in [*self.provisioner.replicas.values(), *ended]:
+            mark = marks.get(replica.number, _Mark(shares_ns=[]))
+            piece = self._slice(replica, at_ns, mark)
+            if piece is not None:
+                slices.append((replica, piece))
+            self.marks[replica.number] = mark
+        for replica in sorted(ended, key=lambda replica: replica.number):
+            self._write_replica(replica, self.marks.pop(replica.number))
+            self.provisioner.by_plane_number.pop((replica.plane, replica.plane_number), None)
+        return sorted(slices, key=lambda pair: (pair[1].lease, pair[0].number))
+
+    def _slice(self, replica: ReplicaLife, at_ns: int, mark: _Mark) -> UsageSlice | None:
+        lease = replica.node.lease
+        if lease is None:
+            return None
+        start_ns = max(self.last_ns, lease.start_ns, replica.requested_ns)
+        end_ns = at_ns if replica.gone_ns == NOT_REACHED else replica.gone_ns
+        if end_ns <= start_ns:
+            return None
+        ready_ns = end_ns if replica.ready_ns == NOT_REACHED else min(max(replica.ready_ns, start_ns), end_ns)
+        drain_ns = end_ns if replica.drain_ns == NOT_REACHED else min(max(replica.drain_ns, start_ns), end_ns)
+        before = self.marks.get(replica.number, _Mark(shares_ns=[0.0] * len(mark.shares_ns)))
+        before_ns = before.shares_ns or [0.0] * len(mark.shares_ns)
+        streams = self.world.planes[replica.plane].streams
+        shares_ns = {
+            streams[local].number: now - then
+            for local, (now, then) in enumerate(zip(mark.shares_ns, before_ns, strict=True))
+            if now != then
+        }
+        return UsageSlice(
+            lease=lease.lease,
+            replica=replica.number,
+            deployment=replica.deployment,
+            accelerators=replica.accelerators,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            booting_ns=ready_ns - start_ns,
+            ready_ns=max(drain_ns - ready_ns, 0),
+            draining_ns=end_ns - max(drain_ns, ready_ns),
+            busy_ns=mark.busy_ns - before.busy_ns,
+            draining_busy_ns=mark.draining_busy_ns - before.draining_busy_ns,
+            lost_ns=mark.lost_ns - before.lost_ns,
+            shares_ns=shares_ns,
+            energy_j=mark.energy_j - before.energy_j,
+        )
+
+    def _accrue(self, slices: list[tuple[ReplicaLife, UsageSlice]]) -> None:
+        for replica, piece in slices:
+            plane = self.world.planes[replica.plane]
+            for local in plane.streams_of[replica.deployment]:
+                self.window.ready_ns[plane.streams[local].number] += piece.ready_ns
+            shares_ns = sum(piece.shares_ns.values())
+            for stream, share_ns in piece.shares_ns.items():
+                self.window.busy_ns[stream] += share_ns
+                if shares_ns:
+                    self.window.energy_j[stream] += piece.energy_j * share_ns / shares_ns
+            self.sink.append("usage", {
+                "lease": piece.lease, "replica": piece.replica, "deployment": piece.deployment, "accelerators": piece.accelerators,
+                "start_ns": piece.start_ns, "end_ns": piece.end_ns, "booting_ns": piece.booting_ns, "ready_ns": piece.ready_ns,
+                "draining_ns": piece.draining_ns, "busy_ns": piece.busy_ns, "draining_busy_ns": piece.draining_busy_ns,
+                "lost_ns": piece.lost_ns, "energy_j": piece.energy_j,
+            })  # fmt: skip
+
+    # Money
+
+    def _book(self, at_ns: int, slices: list[tuple[ReplicaLife, UsageSlice]]) -> None:
+        ended, self.provisioner.ended_nodes = self.provisioner.ended_nodes, []
+        by_lease: dict[int, list[UsageSlice]] = {}
+        for _, piece in slices:
+            by_lease.setdefault(piece.lease, []).append(piece)
+        leases: list[Lease] = [node.lease for node in [*self.provisioner.nodes.values(), *ended] if node.lease is not None]
+        for lease in sorted(leases, key=lambda lease: lease.lease):
+            start_ns = max(self.last_ns, lease.start_ns)
+            end_ns = at_ns if lease.end_ns is None else min(at_ns, lease.end_ns)
+            if end_ns > start_ns:
+                self.ledger.record(lease, start_ns, end_ns, by_lease.get(lease.lease, []))
+            if lease.end_ns is not None:
+                self.ledger.close_lease(lease)
+        for node in sorted(ended, key=lambda node: node.number):
+            self._write_node(node)
+
+    # Windows
+
+    def _close_window(self, at_ns: int, views: list[View]) -> None:
+        window, fresh = self.window, _WindowSums(len(self.world.streams))
+        fresh.start_ns = at_ns
+        for plane, view in zip(self.world.planes, views, strict=True):
+            numbers = [stream.number for stream in plane.streams]
+            fresh.counters[numbers] = view.counters
+            fresh.queued_us[numbers], fresh.in_flight_us[numbers] = view.queued_us, view.in_flight_us
+            fresh.histograms[numbers] = plane.engine.histograms()
+        for stream in self.world.streams:
+            self._write_window(at_ns, stream.number, window, fresh)
+        if at_ns == self.warmup_ns:
+            self.warm_histograms = fresh.histograms
+        self.window = fresh
+
+    def _write_window(self, at_ns: int, number: int, before: _WindowSums, now: _WindowSums) -> None:
+        stream = self.world.streams[number]
+        change = dict(zip(COUNTERS, (now.counters[number] - before.counters[number]).tolist(), strict=True))
+        length_ns = at_ns - before.start_ns
+        row: dict[str, object] = {
+            "start_ns": before.start_ns,
+            "end_ns": at_ns,
+            "measured": before.start_ns >= self.warmup_ns,
+            "stream": number,
+            "service": stream.service,
+            "segment": stream.segment,
+            **{name: change[name] for name in _SUMMED},
+            "rejected": change["rejected_full"] + change["rejected_too_long"],
+            "prompt_tokens": change["completed_prompt_tokens"],
+            "output_tokens": change["completed_output_tokens"],
+            "total": sum(change[name] for name in _LEFT),
+            "queued_mean": float(now.queued_us[number] - before.queued_us[number]) * 1e3 / length_ns,
+            "in_flight_mean": float(now.in_flight_us[number] - before.in_flight_us[number]) * 1e3 / length_ns,
+            "replicas_mean": before.ready_ns[number] / length_ns,
+            "busy_s": before.busy_ns[number] / NS_PER_S,
+            "energy_j": before.energy_j[number],
+            "cost_nano_usd": 0,
+        }
+        sums_s = {"ttft": change["ttft_us"] / 1e6, "tpot": change["tpot_ns"] / 1e9, "e2e": change["e2e_us"] / 1e6}
+        for index, latency in enumerate(LATENCIES):
+            counts = now.histograms[number, index] - before.histograms[number, index]
+            n = int(counts.sum())
+            row[f"{latency}_mean_s"] = sums_s[latency] / n if n else None
+            for name, q in (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)):
+                row[f"{latency}_{name}_s"] = quantile_ns(counts, q) / NS_PER_S if n else None
+        self.sink.append("windows", row)
+
+    # The end
+
+    def finish(self, at_ns: int, views: list[View]) -> None:
+        """Book the rest, close everything that is still open, and write the histograms of the measured time."""
+        self.provisioner.end()
+        self.cut(at_ns, views)
+        edges = edges_ns()
+        measured = self.window.histograms - self.warm_histograms
+        for stream in self.world.streams:
+            for index, latency in enumerate(LATENCIES):
+                for number in np.flatnonzero(measured[stream.number, index]).tolist():
+                    self.sink.append("histograms", {
+                        "stream": stream.number, "service": stream.service, "segment": stream.segment, "latency": latency,
+                        "bin": number, "low_ns": float(edges[number]), "high_ns": float(edges[number + 1]),
+                        "count": int(measured[stream.number, index, number]),
+                    })  # fmt: skip
+
+    def _write_node(self, node: Node) -> None:
+        pool = self.world.resolved.pools[node.pool]
+        self.sink.append("nodes", {
+            "node": node.number, "lease": -1 if node.lease is None else node.lease.lease, "pool": node.pool,
+            "instance": pool.instance.name, "purchase": pool.config.purchase, "zone": node.zone, "requested_ns": node.requested_ns,
+            "running_ns": node.running_ns, "booted_ns": node.booted_ns, "pulled_ns": node.pulled_ns, "gone_ns": node.gone_ns,
+            "cause": node.cause,
+        })  # fmt: skip
+
+    def _write_replica(self, replica: ReplicaLife, mark: _Mark) -> None:
+        self.steps += mark.steps
+        self.sink.append("replicas", {
+            "replica": replica.number, "deployment": replica.deployment, "node": replica.node.number,
+            "accelerators": replica.accelerators, "requested_ns": replica.requested_ns, "loaded_ns": replica.loaded_ns,
+            "ready_ns": replica.ready_ns, "drain_ns": replica.drain_ns, "gone_ns": replica.gone_ns, "cause": replica.cause,
+            "busy_s": mark.busy_ns / NS_PER_S, "lost_s": mark.lost_ns / NS_PER_S, "steps": mark.steps,
+            "prefill_tokens": mark.prefill_tokens, "output_tokens": mark.output_tokens, "energy_j": mark.energy_j,
+        })  # fmt: skip
+
+    def _take_records(self) -> None:
+        for plane in self.world.planes:
+            records = plane.engine.take_records()
+            names = [name for name in records if name not in ("stream", "replica", "outcome")]
+            for index in range(len(records["request"])):
+                stream = plane.streams[int(records["stream"][index])]
+                replica = self.provisioner.by_plane_number.get((plane.number, int(records["replica"][index])))
+                self.sink.append("requests", {
+                    **{name: int(records[name][index]) for name in names},
+                    "plane": plane.number, "stream": stream.number, "service": stream.service, "segment": stream.segment,
+                    "replica": NOT_REACHED if replica is None else replica.number,
+                    "outcome": OUTCOMES[int(records["outcome"][index])],
+                })  # fmt: skip

@@ -1,0 +1,166 @@
+"""The world of one run: data planes, streams and replica kinds, built from a resolved scenario."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sim.dataplane.engine import UNLIMITED, DataPlane, PlaneConfig, ReplicaSpec, StreamRules
+from sim.dataplane.reference import ReferencePlane
+from sim.domain.traffic import RequestBlock, Source, Stream
+from sim.perf.steptime import StepModel
+from sim.rng import StreamKey
+from sim.scenario.model import Service
+from sim.scenario.resolve import ReplicaKind, Resolved
+from sim.units import NS_PER_S
+from sim.workload.stream import merge, merge_clients
+
+ENGINES: dict[str, type[DataPlane]] = {"reference": ReferencePlane}
+NEVER_NS = (1 << 63) - 1
+
+
+@dataclass
+class Plane:
+    """A data plane with what its local numbers mean.
+
+    Parameters
+    ----------
+    services : names, by queue number. streams : scenario streams, by local stream number.
+    specs : (deployment, pool) -> spec number.
+    """
+
+    number: int
+    engine: DataPlane
+    services: list[str]
+    streams: list[Stream]
+    specs: dict[tuple[str, str], int]
+    streams_of: dict[str, frozenset[int]]
+
+
+@dataclass
+class World:
+    """Everything a run moves.
+
+    Parameters
+    ----------
+    planes : data planes. plane_of : deployment -> plane number. streams : all streams, by number.
+    generate_s : wall time spent drawing requests, measured.
+    """
+
+    resolved: Resolved
+    planes: list[Plane] = field(default_factory=list)
+    plane_of: dict[str, int] = field(default_factory=dict)
+    streams: list[Stream] = field(default_factory=list)
+    sources: dict[str, Source] = field(default_factory=dict)
+    generate_s: float = 0.0
+
+    def timed(self, blocks: Iterable[RequestBlock]) -> Iterator[RequestBlock]:
+        """Pass blocks through, adding the time it took to draw them."""
+        iterator = iter(blocks)
+        while True:
+            began = time.perf_counter()
+            block = next(iterator, None)
+            self.generate_s += time.perf_counter() - began
+            if block is None:
+                return
+            yield block
+
+
+def build_world(resolved: Resolved) -> World:
+    """Open the workloads and build the data planes of a scenario.
+
+    Raises
+    ------
+    InputError : an input file that cannot be read as configured.
+    """
+    world = World(resolved)
+    scenario = resolved.scenario
+    for services in scenario.planes():
+        _build_plane(world, services)
+    return world
+
+
+def _build_plane(world: World, services: list[str]) -> None:
+    scenario = world.resolved.scenario
+    rules: list[StreamRules] = []
+    streams: list[Stream] = []
+    sources: list[tuple[int, Source]] = []
+    keys: list[StreamKey] = []
+    numbers_of: dict[str, frozenset[int]] = {}
+    for queue, name in enumerate(services):
+        service = scenario.services[name]
+        key = StreamKey(scenario.seed, scenario.replication, "workload", name)
+        source = service.workload.open(key, scenario.start_instant, scenario.horizon_ns)
+        world.sources[name] = source
+        sources.append((len(streams), source))
+        keys.append(key)
+        numbers_of[name] = frozenset(range(len(streams), len(streams) + len(source.segments)))
+        for segment in source.segments:
+            stream = Stream(len(world.streams), name, segment, service.priority)
+            streams.append(stream)
+            world.streams.append(stream)
+            rules.append(_rules(service, queue))
+    deployments = [
+        name for name in scenario.deployments if any(name in scenario.services[service].deployments for service in services)
+    ]
+    accepted = {
+        name: frozenset().union(*(numbers_of[service] for service in services if name in scenario.services[service].deployments))
+        for name in deployments
+    }
+    steps: list[StepModel] = []
+    specs: list[ReplicaSpec] = []
+    spec_numbers: dict[tuple[str, str], int] = {}
+    for (deployment, pool), kind in world.resolved.kinds.items():
+        if deployment in accepted:
+            spec_numbers[deployment, pool] = len(specs)
+            specs.append(_spec(kind, len(steps), accepted[deployment]))
+            steps.append(kind.step)
+    config = PlaneConfig(
+        steps=tuple(steps),
+        specs=tuple(specs),
+        streams=tuple(rules),
+        max_queue=tuple(_or_unlimited(scenario.services[name].max_queue) for name in services),
+        router=scenario.services[services[0]].router,
+        records=scenario.records_every,
+    )
+    arrivals = world.timed(merge(sources, keys))
+    engine = ENGINES[scenario.engine](config, arrivals, merge_clients(sources, keys))
+    plane = Plane(len(world.planes), engine, services, streams, spec_numbers, accepted)
+    world.planes.append(plane)
+    world.plane_of.update(dict.fromkeys(deployments, plane.number))
+
+
+def _or_unlimited(value: int | None) -> int:
+    return UNLIMITED if value is None else value
+
+
+def _ns(seconds: float | None) -> int:
+    return NEVER_NS if seconds is None else round(seconds * NS_PER_S)
+
+
+def _rules(service: Service, queue: int) -> StreamRules:
+    return StreamRules(
+        queue=queue,
+        priority=service.priority,
+        max_attempts=service.max_attempts,
+        queue_timeout_ns=_ns(service.queue_timeout_s),
+        ttft_ns=_ns(service.slo.ttft_s),
+        tpot_ns=_ns(service.slo.tpot_s),
+        e2e_ns=_ns(service.slo.e2e_s),
+    )
+
+
+def _spec(kind: ReplicaKind, row: int, streams: frozenset[int]) -> ReplicaSpec:
+    config = kind.config
+    return ReplicaSpec(
+        kind=row,
+        seats=config.max_num_seqs,
+        token_budget=config.max_num_batched_tokens,
+        kv_tokens=kind.kv_tokens,
+        watermark_tokens=config.watermark_tokens,
+        max_model_len=kind.max_model_len,
+        max_outstanding=_or_unlimited(kind.max_outstanding),
+        streams=streams,
+        net_ns=round(kind.engine.front_end_s * NS_PER_S),
+    )

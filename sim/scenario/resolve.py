@@ -1,0 +1,160 @@
+"""What a checked scenario resolves to: hardware, step models, capacities and prices behind its names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.catalog.loader import Catalog, load_catalog
+from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
+from sim.domain.models import Model
+from sim.perf.memory import KvCapacity, kv_capacity, weight_bytes
+from sim.perf.steptime import StepModel, step_model
+from sim.scenario.model import ColdStart, Deployment, Pool, Scenario, StageTime
+
+STAGES = ("pending", "booting", "pulling", "loading", "warming")
+
+
+@dataclass(frozen=True)
+class ResolvedPool:
+    """A pool with the catalog rows behind its names.
+
+    Parameters
+    ----------
+    grid : carbon and price of electricity where it stands.
+    """
+
+    name: str
+    config: Pool
+    instance: InstanceType
+    accelerator: Accelerator
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class ReplicaKind:
+    """One deployment on one pool: what a replica there can do and how long it takes to come up.
+
+    Parameters
+    ----------
+    kv_tokens : KV capacity. memory : how it comes about, None where the scenario states `kv_tokens` itself.
+    stages_s : stage -> (median, 95th percentile) of its duration in seconds.
+    """
+
+    deployment: str
+    pool: str
+    config: Deployment
+    model: Model
+    engine: Engine
+    fit: StepFit
+    step: StepModel
+    kv_tokens: int
+    memory: KvCapacity | None
+    stages_s: dict[str, tuple[float, float]]
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt and output together, in tokens."""
+        return self.config.max_model_len or self.model.max_model_len
+
+    @property
+    def max_outstanding(self) -> int | None:
+        """Most requests waiting and running on a replica; None for no bound."""
+        wanted = self.config.max_outstanding
+        return 2 * self.config.max_num_seqs if wanted is None else (wanted or None)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A scenario and everything its names stand for.
+
+    Parameters
+    ----------
+    kinds : (deployment, pool) -> what a replica of it is there.
+    """
+
+    scenario: Scenario
+    catalog: Catalog
+    pools: dict[str, ResolvedPool]
+    kinds: dict[tuple[str, str], ReplicaKind]
+
+
+def fit_key(accelerator: str, kernels: str, weight_dtype: str) -> str:
+    """Return the catalog key of a row of fitted efficiencies.
+
+    Examples
+    --------
+    >>> fit_key("h100-sxm", "vllm", "bf16")
+    'h100-sxm/vllm/bf16'
+    """
+    return f"{accelerator}/{kernels}/{weight_dtype}"
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Look up everything a checked scenario names.
+
+    Raises
+    ------
+    KeyError : a name that is not in the catalog (`sim.scenario.check` reports those before).
+    """
+    catalog = load_catalog(scenario.catalog or None)
+    pools = {name: _pool(name, pool, catalog) for name, pool in scenario.pools.items()}
+    kinds = {
+        (name, pool): _kind(name, deployment, pools[pool], catalog)
+        for name, deployment in scenario.deployments.items()
+        for pool in deployment.pools
+    }
+    return Resolved(scenario, catalog, pools, kinds)
+
+
+def _pool(name: str, pool: Pool, catalog: Catalog) -> ResolvedPool:
+    instance = catalog.instances[pool.instance]
+    return ResolvedPool(name, pool, instance, catalog.accelerators[instance.accelerator], catalog.grids[pool.region])
+
+
+def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalog) -> ReplicaKind:
+    model, engine = catalog.models[deployment.model], catalog.engines[deployment.engine]
+    fit = catalog.fits[fit_key(pool.accelerator.name, engine.kernels, deployment.weight_dtype)]
+    memory = None
+    if deployment.kv_tokens is None:
+        memory = kv_capacity(
+            model,
+            pool.accelerator,
+            engine,
+            weight_dtype=deployment.weight_dtype,
+            kv_dtype=deployment.kv_dtype,
+            tensor_parallel=deployment.tensor_parallel,
+            max_num_batched_tokens=deployment.max_num_batched_tokens,
+            max_num_seqs=deployment.max_num_seqs,
+        )
+    step = step_model(
+        model,
+        pool.accelerator,
+        fit,
+        engine,
+        weight_dtype=deployment.weight_dtype,
+        kv_dtype=deployment.kv_dtype,
+        tensor_parallel=deployment.tensor_parallel,
+    )
+    kv_tokens = deployment.kv_tokens if memory is None else memory.tokens
+    assert kv_tokens is not None
+    load_bytes = weight_bytes(model, deployment.weight_dtype)
+    stages_s = stage_times_s(pool.config.cold_start, catalog, load_bytes)
+    return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, stages_s)
+
+
+def stage_times_s(cold_start: ColdStart, catalog: Catalog, load_bytes: float) -> dict[str, tuple[float, float]]:
+    """Return (median, 95th percentile) of every stage in seconds: the scenario's numbers, else the catalog's.
+
+    Parameters
+    ----------
+    load_bytes : weights that `loading` moves from `cold_start.storage`.
+    """
+    times = {}
+    for stage in STAGES:
+        row = catalog.cold_starts[cold_start.storage if stage == "loading" else stage]
+        median_s, p95_s = row.times_s(load_bytes)
+        own: StageTime = getattr(cold_start, stage)
+        median = median_s if own.median_s is None else own.median_s
+        spread = p95_s / median_s if own.p95_s is None else 0.0
+        times[stage] = (median, median * spread if own.p95_s is None else own.p95_s)
+    return times

@@ -1,0 +1,71 @@
+"""Where a result comes from: versions, source state, machine, inputs."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import sim
+from sim.schema import SCHEMA_VERSION
+
+PACKAGES = ("simpy", "numpy", "scipy", "numba", "duckdb", "hydra-core", "tzdata")
+# Each level contains the ones before it; the names are those of the x86-64 psABI.
+_LEVELS = (("x86-64-v4", "avx512f"), ("x86-64-v3", "avx2"), ("x86-64-v2", "sse4_2"))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, billcast and the packages whose arithmetic or order can show in a result."""
+    found = {"python": platform.python_version(), "billcast": sim.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def cpu_level() -> str:
+    """Return the CPU feature level: results are byte-identical on one level (numpy's exp and log differ between levels)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return platform.machine()
+    return next((level for level, flag in _LEVELS if flag in flags), platform.machine())
+
+
+def git_state() -> str:
+    """Return the commit of the source tree billcast runs from, with "+changes" if it is modified; "" for an installed package."""
+    folder = Path(sim.__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def peak_rss_mb() -> float:
+    """Return the peak resident memory of this process in MB (1e6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def provenance() -> dict[str, object]:
+    """Return what a manifest says about software and machine."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": versions(),
+        "git": git_state(),
+        "cpu_level": cpu_level(),
+        "platform": platform.platform(),
+    }
