@@ -1,4 +1,4 @@
-"""Accelerators, instance types and serving engines: what the catalog's rows become."""
+"""Accelerators, instance types, serving engines, cold starts and grids: what the catalog's rows become."""
 
 from __future__ import annotations
 
@@ -22,15 +22,32 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class PowerFit:
+    """Power of an accelerator while an engine steps: P / TDP = min(1, base + memory u_m + compute u_c).
+
+    Parameters
+    ----------
+    base, memory, compute : fractions of the TDP; u_m and u_c are the bandwidth and FLOP/s used, against datasheet peaks.
+    """
+
+    name: str
+    base: float
+    memory: float
+    compute: float
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
 class Accelerator:
     """One accelerator; decimal units for speed (1e12 FLOP/s, 1e9 B/s), GiB for memory.
 
     Parameters
     ----------
-    dense_tflops : peak dense TFLOP/s by arithmetic type ("bf16", "fp8", "int8").
+    dense_tflops : peak dense TFLOP/s by arithmetic type ("bf16", "fp8", "int8", "fp4").
     memory_gib : memory on the label; `usable_gib` : what the driver exposes.
-    bandwidth_gb_per_s : memory bandwidth. link_gb_per_s : interconnect per direction.
+    bandwidth_gb_per_s : memory bandwidth. link_gb_per_s : interconnect per direction. link : "nvlink" or "pcie".
     tdp_w, idle_w : board limit, and drawn with a model loaded and nothing to do.
+    power : power while stepping.
     """
 
     name: str
@@ -39,8 +56,10 @@ class Accelerator:
     usable_gib: float
     bandwidth_gb_per_s: float
     link_gb_per_s: float
+    link: str
     tdp_w: float
     idle_w: float
+    power: PowerFit
     provenance: Provenance
 
 
@@ -89,8 +108,10 @@ class StepFit:
     eta_compute, eta_weights, eta_attention, eta_kv, eta_link : fractions of the datasheet peaks reached.
     layer_s : launch and small-kernel time per layer. allreduce_s : latency of one all-reduce.
     overlap : kappa, 0 is perfect overlap of compute and weight read, 1 is none.
+    validity : "fitted" (to this accelerator), "transferred" (from another one) or "assumed".
     """
 
+    name: str
     eta_compute: float
     eta_weights: float
     eta_attention: float
@@ -99,7 +120,9 @@ class StepFit:
     allreduce_s: float
     eta_link: float
     overlap: float
+    validity: str
     provenance: Provenance
+    notes: str = field(default="")
 
 
 @dataclass(frozen=True)
@@ -124,3 +147,58 @@ class Engine:
     memory_utilization: float
     provenance: Provenance
     notes: str = field(default="")
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """One stage on the way from asking for a node to a ready replica, log-normal in its duration.
+
+    A fixed stage has `median_s` and `p95_s`; a stage that moves bytes has bandwidths instead.
+
+    Parameters
+    ----------
+    stage : "pending", "booting", "pulling", "loading" or "warming".
+    median_s, p95_s : duration of a fixed stage.
+    median_gb_per_s : bandwidth, 1e9 B/s, that half of the loads reach. slow_gb_per_s : that 95 of 100 loads reach.
+
+    Examples
+    --------
+    >>> nvme = ColdStart("nvme", "loading", 0.0, 0.0, 4.0, 2.0, Provenance("an example", "2026-01-01", "assumed"))
+    >>> nvme.times_s(16e9)
+    (4.0, 8.0)
+    """
+
+    name: str
+    stage: str
+    median_s: float
+    p95_s: float
+    median_gb_per_s: float
+    slow_gb_per_s: float
+    provenance: Provenance
+    notes: str = field(default="")
+
+    def times_s(self, load_bytes: float = 0.0) -> tuple[float, float]:
+        """Return the median and the 95th percentile of the stage's duration in seconds, for so many bytes to load."""
+        if self.median_gb_per_s == 0.0:
+            return self.median_s, self.p95_s
+        gigabytes = load_bytes / 1e9
+        return gigabytes / self.median_gb_per_s, gigabytes / self.slow_gb_per_s
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Electricity at a cloud region.
+
+    Parameters
+    ----------
+    gco2_per_kwh : carbon intensity of the grid. usd_per_kwh : price of electricity.
+    pue : power usage effectiveness of the site: energy drawn at the meter over energy used by the machines.
+    provenance : of the carbon intensity. site_provenance : of price and PUE.
+    """
+
+    name: str
+    gco2_per_kwh: float
+    usd_per_kwh: float
+    pue: float
+    provenance: Provenance
+    site_provenance: Provenance

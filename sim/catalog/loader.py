@@ -1,0 +1,306 @@
+"""The catalog as typed rows: the package's YAML files, and a user's overlay merged over them row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
+from sim.domain.hardware import Accelerator, ColdStart, Engine, Grid, InstanceType, PowerFit, Provenance, StepFit
+from sim.domain.models import Model
+from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
+from sim.errors import Problems
+
+KINDS: dict[str, type[Any]] = {
+    "powers": PowerFit,
+    "accelerators": Accelerator,
+    "instances": InstanceType,
+    "models": Model,
+    "engines": Engine,
+    "fits": StepFit,
+    "cold_starts": ColdStart,
+    "grids": Grid,
+    "week_profiles": WeekProfile,
+    "workloads": WorkloadPreset,
+}
+FILES = ("accelerators", "instances", "models", "engines", "fits", "cold_starts", "grids", "workloads")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every number of the outside world, by kind and name; rows know their source, date and confidence.
+
+    The tables are shared between callers: read them, do not change them.
+
+    Parameters
+    ----------
+    fits : by "accelerator/kernels/weight type", for instance "h100-sxm/vllm/bf16". grids : by cloud region.
+    cold_starts : by stage or variant of a stage ("pending", "warming_eager") and by storage ("object_store", "nvme").
+
+    Examples
+    --------
+    >>> catalog = load_catalog()
+    >>> catalog.instances["p5.4xlarge"].on_demand["us-east-1"][-1].usd_per_hour
+    '6.88'
+    >>> catalog.models["llama-2-70b"].layers
+    80
+    """
+
+    powers: dict[str, PowerFit] = field(default_factory=dict)
+    accelerators: dict[str, Accelerator] = field(default_factory=dict)
+    instances: dict[str, InstanceType] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    engines: dict[str, Engine] = field(default_factory=dict)
+    fits: dict[str, StepFit] = field(default_factory=dict)
+    cold_starts: dict[str, ColdStart] = field(default_factory=dict)
+    grids: dict[str, Grid] = field(default_factory=dict)
+    week_profiles: dict[str, WeekProfile] = field(default_factory=dict)
+    workloads: dict[str, WorkloadPreset] = field(default_factory=dict)
+
+    def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
+        """Return the row of a kind by name, or None with a problem that lists the names and the nearest.
+
+        Parameters
+        ----------
+        kind : name of a table, for instance "models". path : dotted path of the value that names the row.
+
+        Examples
+        --------
+        >>> problems = Problems()
+        >>> load_catalog().get("models", "lama-3.1-8b", "deployments.chat.model", problems) is None
+        True
+        >>> problems.found[0].nearest
+        'llama-3.1-8b'
+        """
+        table = self.table(kind)
+        if problems.check(name in table, path, name, f"no such row in the catalog's {kind}", choices=table):
+            return table[name]
+        return None
+
+    def fit(self, accelerator: str, engine: Engine, weight_dtype: str, path: str, problems: Problems) -> StepFit | None:
+        """Return the efficiencies of an engine's kernels on an accelerator, or None with a problem that lists what there is.
+
+        Parameters
+        ----------
+        accelerator : catalog name. weight_dtype : "bf16", "fp8", ... path : dotted path of the weight type.
+        """
+        prefix = f"{accelerator}/{engine.kernels}/"
+        there = [name.removeprefix(prefix) for name in self.fits if name.startswith(prefix)]
+        if weight_dtype in there:
+            return self.fits[prefix + weight_dtype]
+        allowed = "" if there else f"none: no step times of {engine.kernels} kernels on {accelerator}; add a row to `fits`"
+        problems.add(path, weight_dtype, f"no step times for this type with {engine.name} on {accelerator}", allowed, there)
+        return None
+
+    def table(self, kind: str) -> dict[str, Any]:
+        """Return the rows of a kind by name.
+
+        Raises
+        ------
+        KeyError : no such kind.
+        """
+        if kind not in KINDS:
+            raise KeyError(f"the catalog has no {kind!r}; it has: {', '.join(KINDS)}")
+        table: dict[str, Any] = getattr(self, kind)
+        return table
+
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """Return the rows of a kind as flat dictionaries for a terminal table: name first, provenance last.
+
+        Examples
+        --------
+        >>> row = load_catalog().rows("engines")[0]
+        >>> row["name"], row["step_s"], row["confidence"]
+        ('vllm-2026', 0.001, 'fitted')
+        """
+        return [{"name": name, **_flat(row)} for name, row in self.table(kind).items()]
+
+
+def load_catalog(overlay: str | Path | None = None) -> Catalog:
+    """Load the package's catalog, and merge a user's file of the same shape over it.
+
+    A row of the overlay that has the name of an existing row replaces the fields it gives and must say its own source, date and
+    confidence; a row with a new name must be complete.
+
+    Parameters
+    ----------
+    overlay : path of a YAML file {kind: {name: fields}}, or None.
+
+    Raises
+    ------
+    InputError : the overlay cannot be read or has rows that are incomplete, mistyped, out of range or name rows that do not exist;
+        all of its problems at once.
+
+    Examples
+    --------
+    >>> sorted(load_catalog().grids)[:2]
+    ['all', 'eastus']
+    """
+    if overlay is None or str(overlay) == "":
+        return _package_catalog()
+    problems = Problems()
+    try:
+        text = Path(overlay).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add("catalog", str(overlay), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        problems.raise_if_any()
+    sections = read_sections(text, str(overlay), problems)
+    merged = _merged(_package_sections(), sections, problems)
+    catalog = _build(merged, problems)
+    problems.raise_if_any()
+    return catalog
+
+
+@lru_cache(maxsize=1)
+def _package_catalog() -> Catalog:
+    problems = Problems()
+    catalog = _build(_package_sections(), problems)
+    problems.raise_if_any()
+    return catalog
+
+
+@lru_cache(maxsize=1)
+def _package_sections() -> dict[str, dict[str, Any]]:
+    problems = Problems()
+    sections: dict[str, dict[str, Any]] = {}
+    for name in FILES:
+        file = resources.files("sim.catalog").joinpath(f"{name}.yaml")
+        sections |= read_sections(file.read_text(encoding="utf-8"), file.name, problems)
+    problems.raise_if_any()
+    return sections
+
+
+def _merged(
+    base: Mapping[str, Mapping[str, Any]], over: Mapping[str, Mapping[str, Any]], problems: Problems
+) -> dict[str, dict[str, Any]]:
+    """Lay the overlay's rows over the base's, field by field; regions of `on_demand` one by one."""
+    merged = {kind: dict(rows) for kind, rows in base.items()}
+    for kind, rows in over.items():
+        if not problems.check(kind in KINDS, kind, kind, "the catalog has no such kind", choices=KINDS):
+            continue
+        for name, row in rows.items():
+            old = merged[kind].get(name, {})
+            new = {key: value for key, value in old.items() if key not in PROVENANCE_KEYS} | row
+            if isinstance(old.get("on_demand"), dict) and isinstance(row.get("on_demand"), dict):
+                new["on_demand"] = old["on_demand"] | row["on_demand"]
+            merged[kind][name] = new
+    return merged
+
+
+def _build(sections: Mapping[str, Mapping[str, Any]], problems: Problems) -> Catalog:
+    """Make typed rows of all sections and check what they say about each other."""
+    tables: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    for kind, cls in KINDS.items():
+        for name, row in sections.get(kind, {}).items():
+            made = read_row(cls, name, _resolved(kind, name, row, tables, problems), f"{kind}.{name}", problems)
+            if made is not None:
+                _check(kind, name, made, sections, problems)
+                tables[kind][name] = made
+    return Catalog(**tables)
+
+
+def _resolved(
+    kind: str, name: str, row: dict[str, Any], tables: Mapping[str, Mapping[str, Any]], problems: Problems
+) -> dict[str, Any]:
+    """Replace the name of a power row by the row; `powers` are read before `accelerators`."""
+    if kind != "accelerators" or not isinstance(row.get("power"), str):
+        return row
+    power = tables["powers"].get(row["power"])
+    if power is None:
+        problems.add(f"{kind}.{name}.power", row["power"], "no such row in powers", choices=tables["powers"])
+        # Any power lets the other fields of the row be checked too; the problem just recorded keeps the row from being used.
+        power = PowerFit("", 0.0, 0.0, 0.0, Provenance("", "", ""))
+    return {**row, "power": power}
+
+
+def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, Any]], problems: Problems) -> None:
+    """Check a row against the other rows and itself, beyond the types of its fields."""
+    path = f"{kind}.{name}"
+
+    def exists(table: str, key: str, where: str) -> None:
+        problems.check(key in sections[table], f"{path}{where}", key, f"no such row in {table}", choices=sections[table])
+
+    if isinstance(row, Accelerator):
+        problems.check(row.usable_gib <= row.memory_gib, f"{path}.usable_gib", row.usable_gib, "more than memory_gib")
+    elif isinstance(row, InstanceType):
+        exists("accelerators", row.accelerator, ".accelerator")
+        for region, prices in row.on_demand.items():
+            dates = [price.valid_from for price in prices]
+            problems.check(dates == sorted(set(dates)), f"{path}.on_demand.{region}", dates, "must be in order, one price a day")
+    elif isinstance(row, StepFit):
+        parts = name.split("/")
+        if problems.check(len(parts) == 3, path, name, "not a key", "accelerator/kernels/weight type"):
+            exists("accelerators", parts[0], "")
+        problems.check(row.overlap <= 1, f"{path}.overlap", row.overlap, "out of range", "0 to 1")
+    elif isinstance(row, Engine):
+        families = {key.split("/")[1] for key in sections["fits"] if key.count("/") == 2}
+        problems.check(
+            row.kernels in families, f"{path}.kernels", row.kernels, "no fits of these kernels", choices=sorted(families)
+        )
+        share = row.memory_utilization
+        problems.check(0 < share <= 1, f"{path}.memory_utilization", share, "out of range", "above 0, at most 1")
+        problems.check(row.block_tokens >= 1, f"{path}.block_tokens", row.block_tokens, "out of range", "at least 1")
+    elif isinstance(row, Model):
+        problems.check(row.heads % row.kv_heads == 0, f"{path}.kv_heads", row.kv_heads, "must divide heads")
+    elif isinstance(row, ColdStart):
+        _check_cold_start(row, path, problems)
+    elif isinstance(row, Grid):
+        problems.check(row.pue >= 1, f"{path}.pue", row.pue, "out of range", "at least 1")
+    elif isinstance(row, WorkloadPreset):
+        exists("week_profiles", row.week_profile, ".week_profile")
+        problems.check(-1 <= row.spearman <= 1, f"{path}.spearman", row.spearman, "out of range", "-1 to 1")
+        _check_mixture(row.prompt, f"{path}.prompt", problems)
+        _check_mixture(row.output, f"{path}.output", problems)
+    elif isinstance(row, WeekProfile):
+        count, mean = len(row.weights), sum(row.weights) / len(row.weights)
+        problems.check(count == HOURS_OF_WEEK, f"{path}.weights", count, "wrong number of weights", str(HOURS_OF_WEEK))
+        problems.check(abs(mean - 1) < 1e-3, f"{path}.weights", mean, "the mean must be 1")
+
+
+def _check_cold_start(row: ColdStart, path: str, problems: Problems) -> None:
+    fixed = 0 < row.median_s <= row.p95_s and row.median_gb_per_s == row.slow_gb_per_s == 0
+    moving = 0 < row.slow_gb_per_s <= row.median_gb_per_s and row.median_s == row.p95_s == 0
+    allowed = "0 < median_s <= p95_s, or 0 < slow_gb_per_s <= median_gb_per_s, the other two 0"
+    problems.check(fixed or moving, path, row.name, "neither a duration nor a bandwidth", allowed)
+
+
+def _check_mixture(mixture: LengthMixture, path: str, problems: Problems) -> None:
+    counts = {len(mixture.weights), len(mixture.mu), len(mixture.sigma)}
+    problems.check(len(counts) == 1, path, sorted(counts), "weights, mu and sigma must be of one length")
+    total = sum(mixture.weights)
+    problems.check(abs(total - 1) < 1e-3, f"{path}.weights", total, "must sum to 1")
+
+
+def _flat(row: Any) -> dict[str, Any]:
+    """Return the fields of a row in plain values, its provenance last."""
+    flat: dict[str, Any] = {}
+    for item in fields(row):
+        if item.name not in ("name", "provenance"):
+            flat[item.name] = _plain(getattr(row, item.name))
+    provenance: Provenance = row.provenance
+    return {**flat, **{key: getattr(provenance, key) for key in PROVENANCE_KEYS}}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a number, a flag or a short text."""
+    if isinstance(value, tuple) and value and is_dataclass(value[-1]):
+        return _plain(value[-1])
+    if hasattr(value, "usd_per_hour"):
+        return f"{value.usd_per_hour} USD/h since {value.valid_from} ({value.provenance.confidence})"
+    if isinstance(value, Provenance):
+        return f"{value.source} ({value.date}, {value.confidence})"
+    if is_dataclass(value):
+        return getattr(value, "name", "") or ", ".join(f"{item.name} {_plain(getattr(value, item.name))}" for item in fields(value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return (
+            ", ".join(f"{item:g}" for item in value)
+            if len(value) <= 6
+            else f"{len(value)} values, {min(value):g} to {max(value):g}"
+        )
+    return value
