@@ -1,7 +1,8 @@
 """Renewal arrivals by time rescaling: gaps of mean 1 are laid along the integral of the rate.
 
-Work (the integral of the rate) is counted in integers of 2^-32 mean gaps, relative to the chunk of rate being walked: integer sums
-associate, so where blocks are cut cannot be seen in the times. Times are int64 nanoseconds; only distances inside a cell become floats.
+Work (the integral of the rate) is counted in integers of 2^-32 mean gaps, relative to the chunk of rate being walked: integer
+sums associate, so where blocks are cut cannot be seen in the times. Times are int64 nanoseconds; only distances inside a cell
+become floats.
 """
 
 from __future__ import annotations

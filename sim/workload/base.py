@@ -1,4 +1,4 @@
-"""What every workload is: a registered dataclass that can be checked, described before the run, and opened into blocks of requests."""
+"""What every workload is: a registered dataclass that can be checked, described, and opened into blocks of requests."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def lognormal_mixture(mixture: LengthMixture) -> TokenDistribution:
     Examples
     --------
     >>> one = lognormal_mixture(LengthMixture(weights=(1.0,), mu=(5.0,), sigma=(0.5,), cap_tokens=10_000))
-    >>> abs(one.mean / np.exp(5.0 + 0.5**2 / 2) - 1) < 1e-4
+    >>> bool(abs(one.mean / np.exp(5.0 + 0.5**2 / 2) - 1) < 1e-4)
     True
     """
     shares = np.asarray(mixture.weights) / np.sum(mixture.weights)
@@ -84,7 +84,7 @@ def geometric(mean: float, cap: int = MAX_TOKENS) -> TokenDistribution:
     P(tokens > k) = (1 - 1/mean)^k.
     """
     survival = (1.0 - 1.0 / mean) ** np.arange(cap)
-    return _from_edges(survival[: int(np.searchsorted(-survival, -1e-15)) + 1])
+    return _from_edges(np.asarray(survival[: int(np.searchsorted(-survival, -1e-15)) + 1], dtype=np.float64))
 
 
 def empirical(probabilities: Sequence[float], tokens: Sequence[float]) -> TokenDistribution:

@@ -65,8 +65,9 @@ def hour_nodes(weights: npt.ArrayLike) -> FloatArray:
 
     Notes
     -----
-    The mean of hour h under linear interpolation is (v[h-1] + 6 v[h] + v[h+1]) / 8, a cyclic system with one solution. For a profile so
-    ragged that a solution is negative the weights themselves are the nodes: the mean of the week stays exact, single hours are smoothed.
+    The mean of hour h under linear interpolation is (v[h-1] + 6 v[h] + v[h+1]) / 8. The inverse of this cyclic filter is
+    v[h] = sqrt(2) sum_k r^|k| w[h+k] with r = 2 sqrt(2) - 3; beyond 24 hours r^|k| is below the last bit. Where a profile is so
+    ragged that a node would be negative the weights themselves are the nodes: the week's mean stays exact, hours are smoothed.
 
     Examples
     --------
@@ -77,8 +78,8 @@ def hour_nodes(weights: npt.ArrayLike) -> FloatArray:
     if flat.size != HOURS_PER_WEEK or not np.all(np.isfinite(flat)) or flat.min() < 0 or flat.sum() <= 0:
         raise ValueError(f"a week profile needs {HOURS_PER_WEEK} weights that are not negative and not all zero")
     flat = flat / flat.mean()
-    identity = np.eye(HOURS_PER_WEEK)
-    nodes = np.linalg.solve((6 * identity + np.roll(identity, 1, axis=1) + np.roll(identity, -1, axis=1)) / 8, flat)
+    ratio = 2 * sqrt(2) - 3
+    nodes = sqrt(2) * sum((ratio ** abs(shift) * np.roll(flat, -shift) for shift in range(-24, 25)), np.zeros(HOURS_PER_WEEK))
     return nodes if nodes.min() >= 0 else flat
 
 

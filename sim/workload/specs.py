@@ -24,10 +24,11 @@ class TokenLengths:
 
     Parameters
     ----------
-    family : "preset" (the mixture of the named preset), "fixed", "geometric", "lognormal_mixture" (one weight for a plain log-normal)
-        or "empirical".
+    family : "preset" (the mixture of the named preset), "fixed", "geometric", "lognormal_mixture" (one weight for a plain
+        log-normal) or "empirical".
     mean : tokens, of "fixed" (a whole number) and "geometric".
-    weights, log_mean, log_sd : one entry for each log-normal component. cap : longest length of "lognormal_mixture" and "geometric".
+    weights, log_mean, log_sd : one entry for each log-normal component.
+    cap : longest length of "lognormal_mixture" and "geometric".
     probabilities, tokens : quantiles of "empirical", from probability 0 to 1.
 
     Examples
@@ -83,7 +84,7 @@ class TokenLengths:
             rising, f"{path}.probabilities", chances, "must increase from 0 to 1", "at least two numbers, the first 0, the last 1"
         )
         sorted_tokens = len(tokens) == len(chances) and bool(np.all(np.diff(tokens) >= 0))
-        within = sorted_tokens and bool(tokens) and 1 <= tokens[0] and tokens[-1] <= MAX_TOKENS
+        within = sorted_tokens and bool(tokens) and tokens[0] >= 1 and tokens[-1] <= MAX_TOKENS
         problems.check(within, f"{path}.tokens", tokens, "must be one quantile a probability, not decreasing", f"1 to {MAX_TOKENS}")
 
     def distribution(self, preset: LengthMixture | None) -> TokenDistribution:

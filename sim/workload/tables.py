@@ -1,7 +1,8 @@
 """Quantile tables: a random integer picks a cell of equal probability, and the cell holds the quantile.
 
-Tables make draws fast and free of `exp` and `log`, whose last bits differ between CPUs. 16,384 cells cover the whole distribution, as
-many again the last 1/64 of it, and again the last 1/4096, so the finest cell has a probability of 2^-26. Twenty-six bits pick a cell.
+Tables make draws fast and free of `exp` and `log`, whose last bits differ between CPUs. 16,384 cells cover the whole distribution,
+as many again the last 1/64 of it, and again the last 1/4096, so the finest cell has a probability of 2^-26. Twenty-six bits pick
+a cell.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def survival_at(position: float) -> FloatArray:
 def cell_edges(quantile: Callable[[FloatArray], FloatArray]) -> tuple[FloatArray, FloatArray]:
     """Return the lower and upper quantile of every cell of a distribution on [0, inf).
 
-    The distribution is taken as linear inside a cell. The upper edge of the last cell is chosen such that the cell's mean is that of
-    the distribution (Gauss-Laguerre quadrature over the logarithm of the survival probability).
+    The distribution is taken as linear inside a cell. The upper edge of the last cell is chosen such that the cell's mean is that
+    of the distribution (Gauss-Laguerre quadrature over the logarithm of the survival probability).
 
     Parameters
     ----------
