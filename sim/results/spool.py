@@ -13,7 +13,8 @@ import numpy.typing as npt
 from sim.schema import SCHEMA_VERSION, TABLES, Table
 
 SPOOL_ROWS = 16_384
-MEMORY_LIMIT = "256MB"
+MEMORY_LIMIT = "64MB"
+ROW_GROUP = 32_768  # the writer holds one group per table in memory
 _ORDER = "_order"
 
 # A slice of a lease is cut at windows, so every part of the ledger lies in the window in which its slice starts.
@@ -63,6 +64,8 @@ class Spool:
         self._held = dict.fromkeys(TABLES, 0)
         self._written = dict.fromkeys(TABLES, 0)
         self._parts: dict[str, list[Path]] = {name: [] for name in TABLES}
+        self._latest_key: dict[str, tuple[Any, ...]] = dict.fromkeys(TABLES, ())
+        self._in_order = dict.fromkeys(TABLES, True)
         self._connection = connect(folder)
 
     def append(self, table: str, row: Mapping[str, object]) -> None:
@@ -111,11 +114,12 @@ class Spool:
             self._connection.execute(f"CREATE VIEW {name} AS {rows}")
         for name, table in TABLES.items():
             rows = _WINDOWS_WITH_COST if name == "windows" else f"SELECT * FROM {name}"
-            columns = ", ".join(f'"{column.name}"::{column.type} AS "{column.name}"' for column in table.columns)
-            order = ", ".join(f'"{key}"' for key in (*table.key, _ORDER))
+            # Parts are sorted; where each begins after the one before, reading them in turn needs no memory for a sort.
+            order = f"ORDER BY {_order(table)}" if name == "windows" or not self._in_order[name] else ""
             self._connection.execute(
-                f"COPY (SELECT {columns} FROM ({rows}) ORDER BY {order}) TO {quoted(str(target / f'{name}.parquet'))} "
-                f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{schema_version: '{SCHEMA_VERSION}', table_name: '{name}'}})"
+                f"COPY (SELECT {_columns(table)} FROM ({rows}) {order}) TO {quoted(str(target / f'{name}.parquet'))} "
+                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, "
+                f"KV_METADATA {{schema_version: '{SCHEMA_VERSION}', table_name: '{name}'}})"
             )
         self.close()
 
@@ -148,13 +152,30 @@ class Spool:
             held[column.name] = np.concatenate(chunks)
         held[_ORDER] = np.arange(self._written[table], self.rows(table), dtype=np.int64)
         path = self._folder / f"{table}.{len(self._parts[table]):06d}.part.parquet"
-        columns = ", ".join(f'"{column.name}"::{column.type} AS "{column.name}"' for column in TABLES[table].columns)
         self._connection.register("held", held)
-        self._connection.execute(f"COPY (SELECT {columns}, {_ORDER} FROM held) TO {quoted(str(path))} (FORMAT parquet)")
+        rows = f"SELECT {_columns(TABLES[table])}, {_ORDER} FROM held ORDER BY {_order(TABLES[table])}"
+        self._connection.execute(f"COPY ({rows}) TO {quoted(str(path))} (FORMAT parquet)")
         self._connection.unregister("held")
         self._parts[table].append(path)
+        self._note_order(table, path)
         self._written[table] = self.rows(table)
         self._held[table], self._arrays[table] = 0, []
+
+    def _note_order(self, table: str, part: Path) -> None:
+        """Note whether a new part begins after the end of the one before."""
+        keys = ", ".join(f'"{key}"' for key in TABLES[table].key)
+        ends = f"SELECT {keys} FROM read_parquet({quoted(str(part))}) LIMIT 1 OFFSET "
+        first, last = (self._connection.execute(ends + str(index)).fetchall()[0] for index in (0, self._held[table] - 1))
+        self._in_order[table] &= self._latest_key[table] <= first
+        self._latest_key[table] = last
+
+
+def _columns(table: Table) -> str:
+    return ", ".join(f'"{column.name}"::{column.type} AS "{column.name}"' for column in table.columns)
+
+
+def _order(table: Table) -> str:
+    return ", ".join(f'"{key}"' for key in (*table.key, _ORDER))
 
 
 def _no_rows(table: Table) -> str:
