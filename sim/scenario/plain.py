@@ -23,6 +23,7 @@ from sim.scenario.model import Scenario
 from sim.units import NS_PER_S, duration_ns
 
 CHOICE = "choice"
+LARGEST = 1 << 63
 _NOT_READ = object()
 
 
@@ -171,6 +172,9 @@ def _default(field: Field[Any]) -> Any:
 
 def _read_leaf(hint: Any, value: Any, path: str, problems: Problems) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and isinstance(value, int) and abs(value) >= LARGEST:
+        problems.add(path, f"a number of {value.bit_length()} bits", "is too large", "64 bits")
+        return _NOT_READ
     if hint is str and (isinstance(value, str) or number):
         return str(value)
     if hint is float and number:

@@ -1,0 +1,266 @@
+"""The check of a scenario before anything is simulated: every problem at once, by dotted path."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal, DecimalException
+from zoneinfo import ZoneInfo, available_timezones
+
+from sim.catalog.loader import Catalog, load_catalog
+from sim.errors import InputError, Problems
+from sim.scenario.check_fleet import check_deployment, check_quotas
+from sim.scenario.model import ENGINES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service
+from sim.scenario.plain import scenario_from_plain
+from sim.units import NS_PER_DAY, NS_PER_S, duration_ns, instant, nano_usd
+
+# Names become parts of paths, tables and folders.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_RECORDS = re.compile(r"none|all|sample:[1-9][0-9]{0,8}")
+FIRST_YEAR, LAST_YEAR = 1990, 2200
+LONGEST_HORIZON_NS = 3660 * NS_PER_DAY
+MOST_WINDOWS = 1_000_000
+MOST_USD_PER_HOUR = 1_000_000
+MOST_COUNT = 1_000_000
+LONGEST_S = 30 * 86_400.0
+STAGES = ("pending", "booting", "pulling", "loading", "warming")
+
+
+def check(scenario: Scenario, catalog: Catalog | None = None) -> None:
+    """Check everything about a scenario that can be known before it runs.
+
+    Parameters
+    ----------
+    catalog : the catalog its names refer to; None loads the package's, with the scenario's own overlay.
+
+    Raises
+    ------
+    InputError : all problems found, and nothing else for any values of the fields.
+
+    Examples
+    --------
+    >>> check(Scenario(horizon="-1h"))
+    Traceback (most recent call last):
+    ...
+    sim.errors.InputError: horizon = '-1h': the end would be before the start; allowed: a duration above 0, for instance 12h
+    services = {}: there is no service; allowed: at least one
+    """
+    problems = Problems()
+    # Types first: what is of a wrong type is reported and replaced by its default, so that the rest can be checked too.
+    typed = scenario_from_plain(scenario.to_dict(), problems)
+    if catalog is None:
+        catalog = _catalog(typed.catalog, problems)
+    _check_run(typed, problems)
+    for name, service in typed.services.items():
+        _check_service(name, service, typed, problems)
+    _check_sharing(typed, problems)
+    for name, deployment in typed.deployments.items():
+        _check_name("deployments", name, problems)
+        check_deployment(f"deployments.{name}", deployment, typed.pools, catalog, problems)
+    for name, pool in typed.pools.items():
+        _check_name("pools", name, problems)
+        _check_pool(f"pools.{name}", pool, catalog, problems)
+    check_quotas(typed, catalog, problems)
+    _check_failures(typed, problems)
+    _check_account(typed, problems)
+    problems.raise_if_any()
+
+
+def _catalog(overlay: str, problems: Problems) -> Catalog:
+    try:
+        return load_catalog(overlay or None)
+    except InputError as error:
+        problems.found.extend(error.problems)
+        return load_catalog()
+
+
+def _check_run(scenario: Scenario, problems: Problems) -> None:
+    """Check times, seeds and names of the run itself."""
+    problems.check(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", scenario.name) is not None,
+        "name",
+        scenario.name,
+        "cannot be the name of a folder",
+        "letters, digits, '_', '-', '.'",
+    )
+    horizon_ns = _check_span("horizon", scenario.horizon, problems)
+    _check_start(scenario.start, problems)
+    warmup_ns = _duration("warmup", scenario.warmup, problems)
+    if warmup_ns is not None and horizon_ns is not None:
+        problems.check(warmup_ns < horizon_ns, "warmup", scenario.warmup, "leaves nothing to report", f"below {scenario.horizon}")
+    window_ns = _duration("window", scenario.window, problems)
+    if window_ns is not None and problems.check(window_ns >= NS_PER_S, "window", scenario.window, "is too short", "at least 1s"):
+        few = horizon_ns is None or horizon_ns <= window_ns * MOST_WINDOWS
+        problems.check(few, "window", scenario.window, "makes too many windows", f"at most {MOST_WINDOWS:,} in the horizon")
+    for name in ("seed", "replication"):
+        value = getattr(scenario, name)
+        problems.check(value >= 0, name, value, "must not be negative", ">= 0")
+    problems.check(scenario.engine in ENGINES, "engine", scenario.engine, "is not an engine", choices=ENGINES)
+    known = _RECORDS.fullmatch(scenario.records) is not None
+    problems.check(known, "records", scenario.records, "is not a choice of records", "none, all, or sample:N for one request in N")
+    problems.check(bool(scenario.services), "services", {}, "there is no service", "at least one")
+
+
+def _check_start(start: str, problems: Problems) -> None:
+    try:
+        year = instant(start).year
+    except (ValueError, OverflowError):
+        problems.add("start", start, "is not a calendar instant", "ISO 8601, for instance 2026-09-15T06:00:00Z")
+        return
+    problems.check(FIRST_YEAR <= year <= LAST_YEAR, "start", start, "is out of range", f"the years {FIRST_YEAR} to {LAST_YEAR}")
+
+
+def _check_span(path: str, text: str, problems: Problems) -> int | None:
+    """Check a duration from the start to an end, and return it in nanoseconds."""
+    example = "a duration above 0, for instance 12h"
+    if text.strip().startswith("-"):
+        problems.add(path, text, "the end would be before the start", example)
+        return None
+    span_ns = _duration(path, text, problems)
+    if span_ns is None or not problems.check(span_ns > 0, path, text, "the end would be at the start", example):
+        return None
+    longest = f"at most {LONGEST_HORIZON_NS // NS_PER_DAY} d"
+    return span_ns if problems.check(span_ns <= LONGEST_HORIZON_NS, path, text, "is too long", longest) else None
+
+
+def _duration(path: str, text: str, problems: Problems) -> int | None:
+    """Return a duration in nanoseconds, or None after adding a problem."""
+    try:
+        return duration_ns(text)
+    except ValueError:
+        negative = text.strip().startswith("-")
+        problems.add(path, text, "must not be negative" if negative else "is not a duration", "for instance 90s, 1h30m or 7d")
+        return None
+
+
+def _check_name(group: str, name: str, problems: Problems) -> None:
+    valid = _NAME.fullmatch(name) is not None
+    problems.check(valid, f"{group}.{name}", name, "cannot be a name", "a letter, then letters, digits, '_' and '-'")
+
+
+def _check_service(name: str, service: Service, scenario: Scenario, problems: Problems) -> None:
+    path = f"services.{name}"
+    _check_name("services", name, problems)
+    _check_list(f"{path}.deployments", service.deployments, "deployment", scenario.deployments, problems)
+    service.workload.problems(f"{path}.workload", problems)
+    for target in ("ttft_s", "tpot_s", "e2e_s"):
+        _check_between(f"{path}.slo.{target}", getattr(service.slo, target), 0.0, LONGEST_S, problems, above=True)
+    _check_between(f"{path}.slo.attainment", service.slo.attainment, 0.0, 1.0, problems, above=True)
+    _check_between(f"{path}.queue_timeout_s", service.queue_timeout_s, 0.0, LONGEST_S, problems, above=True)
+    _check_between(f"{path}.max_queue", service.max_queue, 0, 10**9, problems)
+    _check_between(f"{path}.max_attempts", service.max_attempts, 1, 1000, problems)
+    _check_between(f"{path}.priority", service.priority, -1000, 1000, problems)
+
+
+def _check_list(path: str, listed: list[str], kind: str, known: Mapping[str, object], problems: Problems) -> None:
+    """Check a list of names of things the scenario defines."""
+    problems.check(bool(listed), path, listed, f"names no {kind}", choices=known or ["none is defined"])
+    for index, name in enumerate(listed):
+        where = f"{path}[{index}]"
+        there = problems.check(name in known, where, name, f"there is no such {kind}", choices=known or ["none is defined"])
+        problems.check(not there or name not in listed[:index], where, name, "is listed twice", "each once")
+
+
+def _check_between(path: str, value: float | None, low: float, high: float, problems: Problems, *, above: bool = False) -> None:
+    """Check that a number, where given, is within bounds; `above` leaves the lower one out."""
+    if value is None:
+        return
+    within = low < value <= high if above else low <= value <= high
+    problems.check(within, path, value, "is out of range", f"{'above ' if above else ''}{low:g} to {high:g}")
+
+
+def _check_sharing(scenario: Scenario, problems: Problems) -> None:
+    """Services that share replicas are dispatched together, so they must agree on the router."""
+    for members in scenario.planes():
+        first = members[0]
+        for name in members[1:]:
+            mine, others = scenario.services[name].router, scenario.services[first].router
+            message = f"differs from that of services.{first}, with which it shares replicas"
+            problems.check(mine == others, f"services.{name}.router", _named(mine), message, _named(others))
+
+
+def _named(choice: object) -> str:
+    return str(getattr(choice, "choice_name", type(choice).__name__))
+
+
+def _check_pool(path: str, pool: Pool, catalog: Catalog, problems: Problems) -> None:
+    instance = catalog.get("instances", pool.instance, f"{path}.instance", problems)
+    bought = pool.purchase in PURCHASE_OPTIONS
+    problems.check(bought, f"{path}.purchase", pool.purchase, "is not a purchase option", choices=PURCHASE_OPTIONS)
+    if instance is not None and pool.price_usd_per_hour is None:
+        message = f"{pool.instance} has no price there; give price_usd_per_hour or another region"
+        problems.check(pool.region in instance.on_demand, f"{path}.region", pool.region, message, choices=instance.on_demand)
+    grids = catalog.grids
+    problems.check(pool.region in grids, f"{path}.region", pool.region, "no electricity grid is known there", choices=grids)
+    problems.check(bool(pool.zones), f"{path}.zones", pool.zones, "names no zone", "at least one")
+    for index, zone in enumerate(pool.zones):
+        fine = bool(zone.strip()) and zone not in pool.zones[:index]
+        problems.check(fine, f"{path}.zones[{index}]", zone, "is empty or listed twice", "a name, once")
+    _check_between(f"{path}.quota_nodes", pool.quota_nodes, 1, MOST_COUNT, problems)
+    if pool.price_usd_per_hour is not None:
+        _check_price(f"{path}.price_usd_per_hour", pool.price_usd_per_hour, problems)
+    _check_cold_start(f"{path}.cold_start", pool.cold_start, catalog, problems)
+
+
+def _check_price(path: str, text: str, problems: Problems) -> None:
+    allowed = f"0 to {MOST_USD_PER_HOUR:,}, to the nano-dollar"
+    try:
+        amount = Decimal(text)
+        if not (amount.is_finite() and 0 <= amount <= MOST_USD_PER_HOUR):
+            problems.add(path, text, "is out of range", allowed)
+            return
+        nano_usd(text)
+    except (DecimalException, ValueError):
+        problems.add(path, text, "is not an amount of money", allowed)
+
+
+def _check_cold_start(path: str, cold_start: ColdStart, catalog: Catalog, problems: Problems) -> None:
+    storages = [name for name, row in catalog.cold_starts.items() if row.stage == "loading"]
+    known = cold_start.storage in storages
+    problems.check(known, f"{path}.storage", cold_start.storage, "is not a storage of weights", choices=storages)
+    for stage in STAGES:
+        times = getattr(cold_start, stage)
+        where = f"{path}.{stage}"
+        _check_between(f"{where}.median_s", times.median_s, 0.0, LONGEST_S, problems)
+        if times.p95_s is None:
+            continue
+        if problems.check(times.median_s is not None, f"{where}.median_s", None, "must be given beside p95_s", ">= 0"):
+            least = times.median_s if math.isfinite(times.median_s) else 0.0
+            _check_between(f"{where}.p95_s", times.p95_s, least, LONGEST_S, problems)
+        if times.median_s == 0:
+            problems.check(times.p95_s == 0, f"{where}.p95_s", times.p95_s, "a stage with median 0 takes no time", "0")
+
+
+def _check_failures(scenario: Scenario, problems: Problems) -> None:
+    for index, failure in enumerate(scenario.failures):
+        path = f"failures[{index}]"
+        at_ns = _duration(f"{path}.at", failure.at, problems)
+        if at_ns is not None:
+            within = at_ns < _horizon_ns(scenario)
+            problems.check(within, f"{path}.at", failure.at, "is not before the end", f"below {scenario.horizon}")
+        known = scenario.pools or ["none is defined"]
+        problems.check(failure.pool in scenario.pools, f"{path}.pool", failure.pool, "there is no such pool", choices=known)
+        _check_between(f"{path}.nodes", failure.nodes, 1, MOST_COUNT, problems)
+
+
+def _horizon_ns(scenario: Scenario) -> float:
+    """Return the horizon, or infinity where it is not one (that is a problem of its own)."""
+    try:
+        return scenario.horizon_ns or math.inf
+    except ValueError:
+        return math.inf
+
+
+def _check_account(scenario: Scenario, problems: Problems) -> None:
+    zone = scenario.account.timezone
+    try:
+        ZoneInfo(zone)
+    except (ValueError, OSError, LookupError):
+        example = "a name of the IANA database, for instance Europe/Berlin"
+        problems.add("account.timezone", zone, "is not a time zone", example, choices=available_timezones())
+    problems.check(bool(scenario.account.name.strip()), "account.name", scenario.account.name, "is empty", "a name")
+    energy = scenario.energy
+    _check_between("energy.pue", energy.pue, 1.0, 10.0, problems)
+    _check_between("energy.usd_per_kwh", energy.usd_per_kwh, 0.0, 100.0, problems)
+    _check_between("energy.gco2_per_kwh", energy.gco2_per_kwh, 0.0, 10_000.0, problems)

@@ -1,0 +1,189 @@
+"""The check of deployments: names, engine settings, whether the model fits its accelerators, and quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sim.catalog.loader import Catalog
+from sim.domain.hardware import Engine, InstanceType
+from sim.domain.models import Model
+from sim.errors import Problems
+from sim.perf.memory import kv_capacity
+from sim.perf.steptime import KV_BYTES, check_parallel
+from sim.scenario.model import Deployment, Pool, Scenario
+
+MOST_SEATS = 65_536
+MOST_STEP_TOKENS = 4_194_304
+MOST_KV_TOKENS = 10**10
+MOST_REPLICAS = 100_000
+STARTS = ("ready", "cold")
+
+
+def check_deployment(path: str, deployment: Deployment, pools: Mapping[str, Pool], catalog: Catalog, problems: Problems) -> None:
+    """Add what is wrong with a deployment, also on each pool it may use.
+
+    Parameters
+    ----------
+    path : dotted path of the deployment. pools : those of the scenario.
+    """
+    model = catalog.get("models", deployment.model, f"{path}.model", problems)
+    engine = catalog.get("engines", deployment.engine, f"{path}.engine", problems)
+    sound = _check_settings(path, deployment, model, problems)
+    deployment.autoscaler.problems(f"{path}.autoscaler", problems)
+    known = pools or ["none is defined"]
+    problems.check(bool(deployment.pools), f"{path}.pools", deployment.pools, "names no pool", choices=known)
+    instances: set[str] = set()
+    for index, name in enumerate(deployment.pools):
+        where = f"{path}.pools[{index}]"
+        if not problems.check(name in pools, where, name, "there is no such pool", choices=known):
+            continue
+        problems.check(name not in deployment.pools[:index], where, name, "is listed twice", "each once")
+        instance = catalog.instances.get(pools[name].instance)
+        if instance is None or instance.name in instances or model is None or engine is None:
+            continue
+        instances.add(instance.name)
+        _check_on_instance(path, deployment, model, engine, instance, sound, catalog, problems)
+
+
+def _check_settings(path: str, deployment: Deployment, model: Model | None, problems: Problems) -> bool:
+    """Check the numbers of the engine; returns whether seats and token budget make sense."""
+    seats, budget = deployment.max_num_seqs, deployment.max_num_batched_tokens
+    sound = problems.check(1 <= seats <= MOST_SEATS, f"{path}.max_num_seqs", seats, "is out of range", f"1 to {MOST_SEATS}")
+    in_range = 1 <= budget <= MOST_STEP_TOKENS
+    sound &= problems.check(in_range, f"{path}.max_num_batched_tokens", budget, "is out of range", f"1 to {MOST_STEP_TOKENS}")
+    if sound:
+        message = "is below max_num_seqs: not every seat could get a token"
+        problems.check(budget >= seats, f"{path}.max_num_batched_tokens", budget, message, f">= {seats}")
+    watermark = deployment.watermark_tokens
+    problems.check(
+        1 <= watermark <= MOST_KV_TOKENS, f"{path}.watermark_tokens", watermark, "is out of range", f"1 to {MOST_KV_TOKENS}"
+    )
+    kv = deployment.kv_tokens
+    if kv is not None and problems.check(
+        1 <= kv <= MOST_KV_TOKENS, f"{path}.kv_tokens", kv, "is out of range", f"1 to {MOST_KV_TOKENS}"
+    ):
+        problems.check(watermark < kv, f"{path}.watermark_tokens", watermark, "is all of the KV cache", f"below {kv}")
+    outstanding = deployment.max_outstanding
+    within = outstanding is None or 0 <= outstanding <= 10**9
+    problems.check(within, f"{path}.max_outstanding", outstanding, "must not be negative", ">= 0, 0 for no bound")
+    longest = deployment.max_model_len
+    if longest is not None:
+        most = MOST_KV_TOKENS if model is None else model.max_model_len
+        message = "is out of range" if model is None else f"is out of range for {model.name}"
+        problems.check(2 <= longest <= most, f"{path}.max_model_len", longest, message, f"2 to {most}")
+    problems.check(deployment.start in STARTS, f"{path}.start", deployment.start, "is not a start", choices=STARTS)
+    return sound
+
+
+def _check_on_instance(
+    path: str,
+    deployment: Deployment,
+    model: Model,
+    engine: Engine,
+    instance: InstanceType,
+    sound: bool,
+    catalog: Catalog,
+    problems: Problems,
+) -> None:
+    """Check types, tensor parallelism and memory of a replica on one instance type."""
+    accelerator = catalog.accelerators[instance.accelerator]
+    before = len(problems)
+    check_parallel(
+        model,
+        accelerator,
+        weight_dtype=deployment.weight_dtype,
+        kv_dtype=deployment.kv_dtype,
+        tensor_parallel=deployment.tensor_parallel,
+        path=path,
+        problems=problems,
+    )
+    if len(problems) == before:
+        catalog.fit(accelerator.name, engine, deployment.weight_dtype, f"{path}.weight_dtype", problems)
+    degree = deployment.tensor_parallel
+    message = f"more than the accelerators of {instance.name}"
+    problems.check(degree <= instance.accelerators, f"{path}.tensor_parallel", degree, message, f"at most {instance.accelerators}")
+    if sound and len(problems) == before and deployment.kv_tokens is None and deployment.kv_dtype in KV_BYTES:
+        _check_memory(path, deployment, model, engine, instance, catalog, problems)
+
+
+def _check_memory(
+    path: str,
+    deployment: Deployment,
+    model: Model,
+    engine: Engine,
+    instance: InstanceType,
+    catalog: Catalog,
+    problems: Problems,
+) -> None:
+    capacity = kv_capacity(
+        model,
+        catalog.accelerators[instance.accelerator],
+        engine,
+        weight_dtype=deployment.weight_dtype,
+        kv_dtype=deployment.kv_dtype,
+        tensor_parallel=deployment.tensor_parallel,
+        max_num_batched_tokens=deployment.max_num_batched_tokens,
+        max_num_seqs=deployment.max_num_seqs,
+    )
+    needed = (capacity.weight_bytes + capacity.activation_bytes + capacity.reserve_bytes) / 1e9
+    message = (
+        f"does not fit {deployment.tensor_parallel} x {instance.accelerator}: weights, activations and engine take "
+        f"{needed:.1f} GB of the {capacity.budget_bytes / 1e9:.1f} GB of each"
+    )
+    if problems.check(capacity.fits, f"{path}.model", model.name, message, " or ".join(capacity.remedies)):
+        watermark = deployment.watermark_tokens
+        all_of_it = "is all of the KV cache"
+        problems.check(watermark < capacity.tokens, f"{path}.watermark_tokens", watermark, all_of_it, f"below {capacity.tokens}")
+
+
+def check_quotas(scenario: Scenario, catalog: Catalog, problems: Problems) -> None:
+    """Add deployments that can want more replicas than the quotas of their pools allow.
+
+    Replicas of several deployments on one pool are counted together where it is the only pool of each.
+    """
+    wanted_by_pool: dict[str, int] = {}
+    for name, deployment in scenario.deployments.items():
+        path = f"deployments.{name}"
+        if _has_problems(f"{path}.autoscaler", problems):
+            continue
+        most = deployment.autoscaler.most_replicas()
+        if not problems.check(
+            most <= MOST_REPLICAS, f"{path}.autoscaler", most, "wants too many replicas", f"at most {MOST_REPLICAS}"
+        ):
+            continue
+        room = _room(deployment, scenario, catalog)
+        if room is not None:
+            message = "can want more replicas than the quotas of its pools allow"
+            problems.check(most <= room, f"{path}.autoscaler", most, message, f"at most {room}, or a larger quota_nodes")
+        if len(deployment.pools) == 1:
+            accelerators = most * max(deployment.tensor_parallel, 0)
+            wanted_by_pool[deployment.pools[0]] = wanted_by_pool.get(deployment.pools[0], 0) + accelerators
+    _check_shared_quotas(wanted_by_pool, scenario, catalog, problems)
+
+
+def _has_problems(path: str, problems: Problems) -> bool:
+    return any(problem.path.startswith(path) for problem in problems.found)
+
+
+def _room(deployment: Deployment, scenario: Scenario, catalog: Catalog) -> int | None:
+    """Return how many replicas the quotas of the deployment's pools allow; None for no bound or where it cannot be known."""
+    room = 0
+    for name in dict.fromkeys(deployment.pools):
+        pool = scenario.pools.get(name)
+        instance = None if pool is None else catalog.instances.get(pool.instance)
+        if pool is None or instance is None or pool.quota_nodes is None or deployment.tensor_parallel < 1:
+            return None
+        room += pool.quota_nodes * (instance.accelerators // deployment.tensor_parallel)
+    return room if deployment.pools else None
+
+
+def _check_shared_quotas(wanted_by_pool: Mapping[str, int], scenario: Scenario, catalog: Catalog, problems: Problems) -> None:
+    for name, accelerators in wanted_by_pool.items():
+        users = [key for key, deployment in scenario.deployments.items() if deployment.pools == [name]]
+        pool = scenario.pools.get(name)
+        instance = None if pool is None else catalog.instances.get(pool.instance)
+        if len(users) < 2 or pool is None or instance is None or pool.quota_nodes is None:
+            continue
+        nodes = -(-accelerators // instance.accelerators)
+        message = f"is too small for {', '.join(users)} together"
+        problems.check(nodes <= pool.quota_nodes, f"pools.{name}.quota_nodes", pool.quota_nodes, message, f"at least {nodes}")
