@@ -1,0 +1,122 @@
+"""What must hold in every finished run: nothing lost, nothing counted twice, every cent explained."""
+
+from __future__ import annotations
+
+from sim.errors import RunError
+from sim.results.records import RunResult
+from sim.units import NANO_PER_USD
+
+# Each query returns the offenders; an empty answer is a law kept.
+_LAWS: tuple[tuple[str, str], ...] = (
+    (
+        "requests in = completed + failed + abandoned + rejected + those still in the system, at the end of every window",
+        """SELECT stream, end_ns, arrived_so_far, left_so_far, in_flight_end FROM (
+            SELECT stream, end_ns, in_flight_end, sum(arrived) OVER so_far AS arrived_so_far, sum(total) OVER so_far AS left_so_far
+            FROM windows WINDOW so_far AS (PARTITION BY stream ORDER BY start_ns)
+        ) WHERE arrived_so_far <> left_so_far + in_flight_end""",
+    ),
+    (
+        "total = completed + failed + abandoned + rejected, and no more are good than completed",
+        """SELECT stream, start_ns, total, completed, failed, abandoned, rejected, good_ttft, good_tpot, good_e2e, good_all
+        FROM windows WHERE total <> completed + failed + abandoned + rejected
+            OR greatest(good_ttft, good_tpot, good_e2e) > completed
+            OR good_all > least(good_ttft, good_tpot, good_e2e) OR tpot_count > completed""",
+    ),
+    (
+        "windows of a stream follow each other without gaps",
+        """SELECT stream, start_ns, end_ns, next_ns FROM (
+            SELECT stream, start_ns, end_ns, lead(start_ns) OVER (PARTITION BY stream ORDER BY start_ns) AS next_ns FROM windows
+        ) WHERE end_ns <= start_ns OR next_ns <> end_ns""",
+    ),
+    (
+        "histogram counts = completions of the measured windows",
+        """WITH counts AS (SELECT stream, latency, sum(count) AS binned FROM histograms GROUP BY ALL),
+        completions AS (
+            SELECT stream, sum(completed) AS completed, sum(tpot_count) AS with_tpot FROM windows WHERE measured GROUP BY stream
+        ), expected AS (SELECT * FROM completions CROSS JOIN (VALUES ('ttft'), ('tpot'), ('e2e')) AS latencies(latency))
+        SELECT stream, latency, coalesce(binned, 0) AS binned, completed, with_tpot
+        FROM expected LEFT JOIN counts USING (stream, latency)
+        WHERE coalesce(binned, 0) <> CASE latency WHEN 'tpot' THEN with_tpot ELSE completed END""",
+    ),
+    (
+        "the parts of a ledger row equal it exactly",
+        """SELECT row, amount_nano_usd AS amount, coalesce(parts, 0) AS parts FROM ledger FULL JOIN
+            (SELECT row, sum(amount_nano_usd) AS parts FROM attribution GROUP BY row) USING (row)
+        WHERE amount_nano_usd IS NULL OR amount_nano_usd <> coalesce(parts, 0)""",
+    ),
+    (
+        "a lease's amount = the sum of its ledger rows, and its billed time that of its machine rows",
+        """SELECT lease, amount_nano_usd AS amount, coalesce(booked, 0) AS booked, billed_ns, coalesce(booked_ns, 0) AS booked_ns
+        FROM leases FULL JOIN (
+            SELECT lease, sum(amount_nano_usd) AS booked, sum(end_ns - start_ns) FILTER (unit = 'instance-second') AS booked_ns
+            FROM ledger WHERE lease >= 0 GROUP BY lease
+        ) USING (lease)
+        WHERE amount_nano_usd IS NULL OR amount_nano_usd <> coalesce(booked, 0) OR billed_ns <> coalesce(booked_ns, 0)""",
+    ),
+    (
+        "machine rows of a lease follow each other from its start without gaps",
+        """SELECT row, lease, start_ns, expected_ns FROM (
+            SELECT row, lease, ledger.start_ns, coalesce(lag(ledger.end_ns) OVER (PARTITION BY lease ORDER BY row), leases.start_ns)
+                AS expected_ns FROM ledger JOIN leases USING (lease) WHERE unit = 'instance-second'
+        ) WHERE start_ns <> expected_ns""",
+    ),
+    (
+        "booting + ready + draining = the length of a slice, and busy time lies in ready and draining time",
+        """SELECT * FROM usage WHERE booting_ns + ready_ns + draining_ns <> end_ns - start_ns OR draining_busy_ns > draining_ns
+            OR busy_ns - draining_busy_ns > ready_ns OR least(booting_ns, ready_ns, draining_ns, busy_ns, draining_busy_ns) < 0""",
+    ),
+    (
+        "slices lie in the life of their lease",
+        """SELECT usage.* FROM usage LEFT JOIN leases USING (lease)
+        WHERE leases.lease IS NULL OR usage.start_ns < leases.start_ns OR usage.end_ns > leases.end_ns""",
+    ),
+    (
+        "replicas never hold more accelerators of a lease than it has",
+        """WITH steps AS (
+            SELECT lease, start_ns AS t_ns, accelerators AS change FROM usage
+            UNION ALL SELECT lease, end_ns, -accelerators FROM usage
+        ), held AS (
+            SELECT lease, t_ns, sum(change) OVER so_far AS held FROM steps
+            WINDOW so_far AS (PARTITION BY lease ORDER BY t_ns, change ROWS UNBOUNDED PRECEDING)
+        )
+        SELECT lease, t_ns, held, accelerators FROM held JOIN leases USING (lease) WHERE held > accelerators""",
+    ),
+    (
+        "the windows' cost = the parts of the ledger that streams pay",
+        """SELECT stream, cost, parts FROM (SELECT stream, sum(cost_nano_usd) AS cost FROM windows GROUP BY stream) FULL JOIN
+            (SELECT stream, sum(amount_nano_usd) AS parts FROM attribution WHERE stream >= 0 GROUP BY stream) USING (stream)
+        WHERE coalesce(cost, 0) <> coalesce(parts, 0)""",
+    ),
+)
+_SHOWN = 5
+
+
+def check_run(result: RunResult) -> None:
+    """Check every conservation law of a finished run: requests, machine time, money.
+
+    Raises
+    ------
+    RunError : a law is broken; the message holds every broken law with the first offending rows.
+    """
+    broken = []
+    for law, query in _LAWS:
+        columns = result.sql(query)
+        rows = list(zip(*columns.values(), strict=True))
+        if rows:
+            shown = [", ".join(f"{name}={value}" for name, value in zip(columns, row, strict=True)) for row in rows[:_SHOWN]]
+            broken.append(f"broken: {law} ({len(rows)} rows)\n  " + "\n  ".join(shown))
+    broken += _broken_sums(result)
+    if broken:
+        raise RunError("\n".join(broken))
+
+
+def _broken_sums(result: RunResult) -> list[str]:
+    """Compare the summary's bill, where there is one, with the ledger to the nano-dollar."""
+    bill = result.summary.get("bill")
+    if bill is None:
+        return []
+    booked = int(result.sql("SELECT coalesce(sum(amount_nano_usd), 0) AS booked FROM ledger")["booked"][0])
+    shown = {"total_usd": [bill["total_usd"]], **{name: list(bill[name].values()) for name in bill if name.startswith("by_")}}
+    sums = {name: sum(round(amount * NANO_PER_USD) for amount in amounts) for name, amounts in shown.items()}
+    wrong = {name: total for name, total in sums.items() if total != booked}
+    return [f"broken: bill.{name} adds up to {total} nano-USD, the ledger to {booked}" for name, total in wrong.items()]

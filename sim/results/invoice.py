@@ -1,0 +1,44 @@
+"""The invoice: ledger rows gathered into lines by calendar month, exact to the nano-dollar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.results.records import RunResult
+from sim.units import NS_PER_HOUR
+
+
+@dataclass(frozen=True)
+class InvoiceLine:
+    """All ledger rows of one month, pool, instance type, purchase option, category and price.
+
+    Parameters
+    ----------
+    month : YYYY-MM in the account zone. instance : type of the machines.
+    quantity : in `unit`: instance-hours for machines, kWh for energy. unit_price : as written in the catalog.
+    amount_nano : exact sum of the rows in nano-dollars.
+    """
+
+    month: str
+    pool: str
+    instance: str
+    purchase: str
+    category: str
+    quantity: float
+    unit: str
+    unit_price: str
+    amount_nano: int
+
+
+def invoice(result: RunResult) -> list[InvoiceLine]:
+    """Return the lines of a run's invoice, in order of month, pool and category."""
+    columns = result.sql(f"""
+        SELECT month, ledger.pool AS pool, coalesce(leases.instance, '') AS instance, ledger.purchase AS purchase, category,
+            CASE unit WHEN 'kWh' THEN sum(quantity)::DOUBLE ELSE sum(ledger.end_ns - ledger.start_ns) / {NS_PER_HOUR} END
+                AS quantity,
+            CASE unit WHEN 'kWh' THEN 'kWh' ELSE 'instance-hours' END AS shown_unit, unit_price,
+            sum(ledger.amount_nano_usd) AS amount
+        FROM ledger LEFT JOIN leases USING (lease)
+        GROUP BY month, ledger.pool, leases.instance, ledger.purchase, category, unit, unit_price ORDER BY ALL
+    """)
+    return [InvoiceLine(*row) for row in zip(*(column.tolist() for column in columns.values()), strict=True)]

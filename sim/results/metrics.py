@@ -1,0 +1,168 @@
+"""The summary of a run, computed from its tables alone.
+
+Requests, tokens, money and energy are those of the whole run, so that everything adds up; latencies, SLO attainment and
+availability are those of the measured time (after the warm-up). An amount of money in the summary is the float nearest to a whole
+number of nano-dollars, so `round(usd * 1e9)` returns it exactly (below 2 million USD), and in nano-dollars every `by_*` adds up to
+the total.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.bins import BINS, quantile_ns
+from sim.results.records import RunResult
+from sim.results.slo import TARGETS, attainments, availability, counts_by_service
+from sim.scenario import Slo
+from sim.units import NANO_PER_USD, NS_PER_S
+
+ONE_REPLICATION = "no interval: one replication"
+UNASSIGNED = "(unassigned)"
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+_COUNTED = ("arrived", "completed", "failed", "abandoned", "rejected", "unfinished", "retried")
+
+
+def summarize(
+    result: RunResult, slos: Mapping[str, Slo], engine: Mapping[str, Any], bad_rows: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return the content of `summary.json` (DESIGN section 9).
+
+    Parameters
+    ----------
+    slos : targets by service. engine : name, times, speed and memory of the run, taken over as they are.
+    bad_rows : rows of input files that were skipped, by service.
+    """
+    skipped = dict(bad_rows or {})
+    requests = requests_by_service(result)
+    counts = counts_by_service(result)
+    latency = latency_by_service(result)
+    tokens = tokens_by_service(result)
+    nothing_left = dict.fromkeys(("total", "unserved", *TARGETS, "all"), 0)
+    total_tokens = {kind: sum(service[kind] for service in tokens.values()) for kind in ("prompt", "output")}
+    total_requests = {name: sum(service[name] for service in requests.values()) for name in _COUNTED}
+    return {
+        "requests": total_requests,
+        "tokens": total_tokens,
+        "bad_rows": sum(skipped.values()),
+        "services": {
+            name: {
+                "requests": requests[name],
+                "tokens": tokens[name],
+                "bad_rows": skipped.get(name, 0),
+                "availability": availability(counts.get(name, nothing_left)),
+            }
+            for name in requests
+        },
+        "latency": latency,
+        "slo": {name: attainments(counts.get(name, nothing_left), slos.get(name, Slo())) for name in requests},
+        "bill": bill(result, total_tokens, total_requests["completed"]),
+        "energy": energy(result, sum(total_tokens.values())),
+        "engine": dict(engine),
+        "interval": ONE_REPLICATION,
+    }
+
+
+def requests_by_service(result: RunResult) -> dict[str, dict[str, int]]:
+    """Return how requests fared over the whole run, by service in the order of their streams."""
+    columns = result.sql("""
+        SELECT service, min(stream) AS first, sum(arrived) AS arrived, sum(completed) AS completed, sum(failed) AS failed,
+            sum(abandoned) AS abandoned, sum(rejected) AS rejected, sum(retried) AS retried,
+            sum(in_flight_end) FILTER (end_ns = (SELECT max(end_ns) FROM windows)) AS unfinished
+        FROM windows GROUP BY service ORDER BY first
+    """)
+    return {str(name): {kind: int(columns[kind][row]) for kind in _COUNTED} for row, name in enumerate(columns["service"])}
+
+
+def tokens_by_service(result: RunResult) -> dict[str, dict[str, int]]:
+    """Return prompt and output tokens of completed requests over the whole run, by service."""
+    columns = result.sql("SELECT service, sum(prompt_tokens) AS prompt, sum(output_tokens) AS output FROM windows GROUP BY service")
+    kinds = ("prompt", "output")
+    return {str(name): {kind: int(columns[kind][row]) for kind in kinds} for row, name in enumerate(columns["service"])}
+
+
+def latency_by_service(result: RunResult) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Return exact means, and quantiles from the histograms of all segments together, in seconds; None where nothing completed."""
+    histograms: dict[tuple[str, str], Any] = {}
+    table = result.sql("SELECT service, latency, bin, sum(count) AS count FROM histograms GROUP BY ALL ORDER BY ALL")
+    for service, latency, number, count in zip(*table.values(), strict=True):
+        histograms.setdefault((service, latency), np.zeros(BINS, np.int64))[number] += count
+    empty = np.zeros(BINS, np.int64)
+    windows = result.table("windows")
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for service in dict.fromkeys(windows["service"].tolist()):
+        found[service] = {}
+        for latency in TARGETS:
+            counts = histograms.get((service, latency), empty)
+            quantiles = {name: _number(quantile_ns(counts, q) / NS_PER_S) for name, q in QUANTILES.items()}
+            found[service][f"{latency}_s"] = {"mean": _mean_s(windows, service, latency), **quantiles}
+    return found
+
+
+def _mean_s(windows: Mapping[str, npt.NDArray[Any]], service: str, latency: str) -> float | None:
+    counts = windows["tpot_count" if latency == "tpot" else "completed"]
+    chosen = (windows["service"] == service) & windows["measured"] & (counts > 0)
+    total = int(counts[chosen].sum())
+    return math.fsum((windows[f"{latency}_mean_s"][chosen] * counts[chosen]).tolist()) / total if total else None
+
+
+def bill(result: RunResult, tokens: Mapping[str, int], completed: int) -> dict[str, Any]:
+    """Return the bill in total, by month, category, service, segment and use, per unit of work, and the share of assumed prices.
+
+    Parameters
+    ----------
+    tokens : `prompt` and `output` tokens of the completed requests. completed : how many these are.
+    """
+    owner = f"CASE WHEN stream < 0 THEN '{UNASSIGNED}' ELSE"
+    total_nano = sum(_by(result, "category", "ledger").values())
+    assumed_nano = _by(result, "confidence", "ledger").get("assumed", 0)
+    return {
+        "total_usd": total_nano / NANO_PER_USD,
+        "by_month": _in_usd(_by(result, "month", "ledger")),
+        "by_category": _in_usd(_by(result, "category", "ledger")),
+        "by_service": _in_usd(_by(result, f"{owner} service END", "attribution")),
+        "by_segment": _in_usd(_by(result, f"{owner} service || '/' || segment END", "attribution")),
+        "by_use": _in_usd(_by(result, "use", "attribution")),
+        "usd_per_1m_tokens": _per(total_nano, sum(tokens.values()), 1_000_000),
+        "usd_per_1m_output_tokens": _per(total_nano, tokens["output"], 1_000_000),
+        "usd_per_1k_requests": _per(total_nano, completed, 1_000),
+        "assumed_share": assumed_nano / total_nano if total_nano else None,
+    }
+
+
+def energy(result: RunResult, tokens: int) -> dict[str, float | None]:
+    """Return energy at the meter, its price (on the bill only where energy is billed) and its carbon.
+
+    Parameters
+    ----------
+    tokens : prompt and output tokens of the completed requests.
+    """
+    leases = result.table("leases")
+    kwh = math.fsum(leases["energy_kwh"].tolist())
+    return {
+        "kwh": kwh,
+        "usd": int(leases["electricity_nano_usd"].sum()) / NANO_PER_USD,
+        "kgco2": math.fsum(leases["kgco2"].tolist()),
+        "wh_per_1m_tokens": kwh * 1_000 / tokens * 1_000_000 if tokens else None,
+    }
+
+
+def _by(result: RunResult, key: str, table: str) -> dict[str, int]:
+    columns = result.sql(f"SELECT {key} AS key, sum(amount_nano_usd) AS amount FROM {table} GROUP BY ALL ORDER BY ALL")
+    return {str(name): int(amount) for name, amount in zip(columns["key"], columns["amount"], strict=True)}
+
+
+def _in_usd(amounts_nano: Mapping[str, int]) -> dict[str, float]:
+    return {name: amount / NANO_PER_USD for name, amount in amounts_nano.items()}
+
+
+def _per(amount_nano: int, units: int, lot: int) -> float | None:
+    return amount_nano * lot / units / NANO_PER_USD if units else None
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
