@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import simpy
 
 from sim.billing.energy import Electricity, MachinePower
-from sim.billing.ledger import Ledger, PoolBilling, Sink
+from sim.billing.ledger import Ledger, PoolBilling
 from sim.billing.tariffs import pool_tariff
 from sim.control.controllers import control
 from sim.control.failures import crashes
@@ -21,6 +21,7 @@ from sim.control.meter import Meter
 from sim.control.provisioner import Provisioner
 from sim.control.world import NEVER_NS, Plane, World
 from sim.dataplane.engine import Hit
+from sim.results.spool import Spool
 from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.units import NS_PER_MINUTE
 
@@ -56,7 +57,7 @@ class Timing:
 Probe = Callable[[simpy.Environment, World], Generator[simpy.Event, None, None]]
 
 
-def run(world: World, sink: Sink, progress: Callable[[Progress], None] | None = None, probes: Sequence[Probe] = ()) -> Timing:
+def run(world: World, sink: Spool, progress: Callable[[Progress], None] | None = None, probes: Sequence[Probe] = ()) -> Timing:
     """Run a world to its horizon and write its tables.
 
     Parameters
@@ -150,7 +151,7 @@ class _Loop:
         event.callbacks.append(lambda _: self.provisioner.on_hit(plane.number, hit))
 
 
-def _ledger(world: World, sink: Sink) -> Ledger:
+def _ledger(world: World, sink: Spool) -> Ledger:
     resolved = world.resolved
     scenario = resolved.scenario
     streams_of = {

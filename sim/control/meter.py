@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import simpy
 
-from sim.billing.ledger import Ledger, Sink
+from sim.billing.ledger import Ledger
 from sim.bins import BINS, edges_ns, quantile_ns
 from sim.control.nodes import NOT_REACHED, Node, ReplicaLife
 from sim.control.provisioner import Provisioner
@@ -23,6 +23,7 @@ from sim.control.world import World
 from sim.dataplane.engine import ReplicaTotals, View
 from sim.dataplane.layout import COUNTERS, LATENCIES, OUTCOMES
 from sim.domain.usage import Lease, UsageSlice
+from sim.results.spool import Spool
 from sim.scenario.model import Scenario
 from sim.units import NS_PER_S, duration_ns
 
@@ -102,6 +103,7 @@ class _WindowSums:
         self.counters = np.zeros((streams, len(COUNTERS)), np.int64)
         self.queued_us = np.zeros(streams, np.int64)
         self.in_flight_us = np.zeros(streams, np.int64)
+        self.in_flight = np.zeros(streams, np.int64)
         self.histograms = np.zeros((streams, len(LATENCIES), BINS), np.int64)
 
 
@@ -113,7 +115,7 @@ class Meter:
     ledger : books every lease's time. sink : takes table rows.
     """
 
-    def __init__(self, world: World, provisioner: Provisioner, ledger: Ledger, sink: Sink) -> None:
+    def __init__(self, world: World, provisioner: Provisioner, ledger: Ledger, sink: Spool) -> None:
         self.world, self.provisioner, self.ledger, self.sink = world, provisioner, ledger, sink
         scenario = world.resolved.scenario
         self.window_ns, self.warmup_ns = duration_ns(scenario.window), duration_ns(scenario.warmup)
@@ -239,6 +241,7 @@ class Meter:
             numbers = [stream.number for stream in plane.streams]
             fresh.counters[numbers] = view.counters
             fresh.queued_us[numbers], fresh.in_flight_us[numbers] = view.queued_us, view.in_flight_us
+            fresh.in_flight[numbers] = view.in_flight
             fresh.histograms[numbers] = plane.engine.histograms()
         for stream in self.world.streams:
             self._write_window(at_ns, stream.number, window, fresh)
@@ -262,6 +265,8 @@ class Meter:
             "prompt_tokens": change["completed_prompt_tokens"],
             "output_tokens": change["completed_output_tokens"],
             "total": sum(change[name] for name in _LEFT),
+            "tpot_count": change["tpot_count"],
+            "in_flight_end": int(now.in_flight[number]),
             "queued_mean": float(now.queued_us[number] - before.queued_us[number]) * 1e3 / length_ns,
             "in_flight_mean": float(now.in_flight_us[number] - before.in_flight_us[number]) * 1e3 / length_ns,
             "replicas_mean": before.ready_ns[number] / length_ns,
@@ -282,7 +287,7 @@ class Meter:
 
     def finish(self, at_ns: int, views: list[View]) -> None:
         """Book the rest, close everything that is still open, and write the histograms of the measured time."""
-        self.provisioner.end()
+        self.provisioner.end(at_ns)
         self.cut(at_ns, views)
         edges = edges_ns()
         measured = self.window.histograms - self.warm_histograms
@@ -317,13 +322,16 @@ class Meter:
     def _take_records(self) -> None:
         for plane in self.world.planes:
             records = plane.engine.take_records()
-            names = [name for name in records if name not in ("stream", "replica", "outcome")]
-            for index in range(len(records["request"])):
-                stream = plane.streams[int(records["stream"][index])]
-                replica = self.provisioner.by_plane_number.get((plane.number, int(records["replica"][index])))
-                self.sink.append("requests", {
-                    **{name: int(records[name][index]) for name in names},
-                    "plane": plane.number, "stream": stream.number, "service": stream.service, "segment": stream.segment,
-                    "replica": NOT_REACHED if replica is None else replica.number,
-                    "outcome": OUTCOMES[int(records["outcome"][index])],
+            if len(records["request"]):
+                living = self.provisioner.by_plane_number
+                replicas = [living.get((plane.number, local)) for local in records["replica"].tolist()]
+                streams = [plane.streams[local] for local in records["stream"].tolist()]
+                self.sink.extend("requests", {
+                    **records,
+                    "plane": np.full(len(streams), plane.number),
+                    "stream": [stream.number for stream in streams],
+                    "service": [stream.service for stream in streams],
+                    "segment": [stream.segment for stream in streams],
+                    "replica": [NOT_REACHED if replica is None else replica.number for replica in replicas],
+                    "outcome": [OUTCOMES[outcome] for outcome in records["outcome"].tolist()],
                 })  # fmt: skip

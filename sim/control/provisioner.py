@@ -214,9 +214,10 @@ class Provisioner:
         """Lose a node with everything on it; what was lost is asked for again."""
         self.event("node_crashed", f"node {node.number}", f"{len(node.replicas)} replicas lost")
         deployments = sorted({replica.deployment for replica in node.replicas})
+        for plane in self.world.planes:
+            dying = [life.plane_number for life in node.replicas if life.plane == plane.number and life.ready_ns != NOT_REACHED]
+            plane.engine.kill_replica(self.now_ns, *dying)
         for replica in list(node.replicas):
-            if replica.ready_ns != NOT_REACHED:
-                self.world.planes[replica.plane].engine.kill_replica(self.now_ns, replica.plane_number)
             self._gone(replica, "crashed", node_cause="crashed")
         for deployment in deployments:
             self.reconcile(deployment)
@@ -240,16 +241,16 @@ class Provisioner:
         for deployment in sorted(self._short):
             self.reconcile(deployment)
 
-    def end(self) -> None:
+    def end(self, at_ns: int) -> None:
         """The run is over: everything still alive ends here with the cause "end"."""
-        for replica in list(self.replicas.values()):
-            replica.gone_ns, replica.cause = self.now_ns, "end"
-            self.ended_replicas.append(replica)
-        for node in list(self.nodes.values()):
-            node.gone_ns, node.cause = self.now_ns, "end"
+        for replica in self.replicas.values():
+            replica.gone_ns, replica.cause = at_ns, "end"
+        for node in self.nodes.values():
+            node.gone_ns, node.cause = at_ns, "end"
             if node.lease is not None:
-                node.lease.end_ns, node.lease.end_cause = self.now_ns, "end"
-            self.ended_nodes.append(node)
+                node.lease.end_ns, node.lease.end_cause = at_ns, "end"
+        self.ended_replicas += self.replicas.values()
+        self.ended_nodes += self.nodes.values()
         self.replicas, self.nodes = {}, {}
 
     def event(self, kind: str, subject: str, detail: str) -> None:

@@ -101,13 +101,11 @@ def _build_plane(world: World, services: list[str]) -> None:
             streams.append(stream)
             world.streams.append(stream)
             rules.append(_rules(service, queue))
-    deployments = [
-        name for name in scenario.deployments if any(name in scenario.services[service].deployments for service in services)
-    ]
-    accepted = {
-        name: frozenset().union(*(numbers_of[service] for service in services if name in scenario.services[service].deployments))
-        for name in deployments
-    }
+    accepted: dict[str, frozenset[int]] = {}
+    for name in scenario.deployments:
+        users = [service for service in services if name in scenario.services[service].deployments]
+        if users:
+            accepted[name] = frozenset().union(*(numbers_of[service] for service in users))
     steps: list[StepModel] = []
     specs: list[ReplicaSpec] = []
     spec_numbers: dict[tuple[str, str], int] = {}
@@ -128,7 +126,7 @@ def _build_plane(world: World, services: list[str]) -> None:
     engine = ENGINES[scenario.engine](config, arrivals, merge_clients(sources, keys))
     plane = Plane(len(world.planes), engine, services, streams, spec_numbers, accepted)
     world.planes.append(plane)
-    world.plane_of.update(dict.fromkeys(deployments, plane.number))
+    world.plane_of.update(dict.fromkeys(accepted, plane.number))
 
 
 def _or_unlimited(value: int | None) -> int:

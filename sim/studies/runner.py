@@ -1,0 +1,98 @@
+"""One run from a scenario to a result folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sim.control.loop import Progress, Timing, run
+from sim.control.world import World, build_world
+from sim.results.metrics import summarize
+from sim.results.records import RunResult, RunWriter
+from sim.scenario.check import check
+from sim.scenario.model import Scenario
+from sim.scenario.resolve import ReplicaKind, resolve
+from sim.studies.provenance import peak_rss_mb, provenance
+
+
+def default_folder(scenario: Scenario) -> Path:
+    """Return `outputs/<name>/<time>-<hash>`, the time to the microsecond, so that folders cannot collide."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    return Path("outputs") / scenario.name / f"{now}-{scenario.digest()}"
+
+
+def simulate(scenario: Scenario, *, out: str | Path | None = None, progress: Callable[[Progress], None] | None = None) -> RunResult:
+    """Simulate a scenario and write its result folder, whole or not at all.
+
+    Parameters
+    ----------
+    out : result folder, new or empty; default `scenario.out`, else `outputs/<name>/<time>-<hash>`.
+    progress : called now and then with how far the run has come.
+
+    Raises
+    ------
+    InputError : the scenario cannot be simulated; holds every problem found.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sim import load_scenario
+    >>> scenario = load_scenario("bench_chat8", ["horizon=10s"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = simulate(scenario, out=f"{folder}/run")
+    ...     result.summary["requests"]["arrived"] > 1_000
+    True
+    """
+    check(scenario)
+    began = time.perf_counter()
+    resolved = resolve(scenario)
+    with RunWriter(out or scenario.out or default_folder(scenario)) as writer:
+        world = build_world(resolved)
+        timing = run(world, writer.spool, progress)
+        tables = writer.merge()
+        completed = int(tables.sql("SELECT sum(completed) AS n FROM windows")["n"][0])
+        summary = summarize(tables, scenario, _engine(scenario, timing, completed))
+        return writer.commit(summary, _manifest(world, time.perf_counter() - began))
+
+
+def _engine(scenario: Scenario, timing: Timing, completed: int) -> dict[str, object]:
+    working_s = timing.generate_s + timing.advance_s + timing.control_s
+    return {
+        "name": scenario.engine,
+        "wall_s": timing.wall_s,
+        "generate_s": timing.generate_s,
+        "advance_s": timing.advance_s,
+        "control_s": timing.control_s,
+        "requests_per_s": completed / working_s,
+        "steps": timing.steps,
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _manifest(world: World, wall_s: float) -> dict[str, object]:
+    scenario = world.resolved.scenario
+    return {
+        **provenance(),
+        "scenario": scenario.to_dict(),
+        "scenario_hash": scenario.digest(),
+        "seed": scenario.seed,
+        "replication": scenario.replication,
+        "inputs": {path: digest for source in world.sources.values() for path, digest in sorted(source.inputs.items())},
+        "bad_rows": {name: source.bad_rows for name, source in world.sources.items()},
+        "step_models": {
+            f"{deployment} on {pool}": {
+                "validity": kind.step.validity,
+                "fit": kind.fit.provenance.source,
+                "kv_tokens": kind.kv_tokens,
+            }
+            for (deployment, pool), kind in world.resolved.kinds.items()
+        },
+        "wall_s": wall_s,
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _step_model(kind: ReplicaKind) -> dict[str, object]:
+    return {"validity": kind.step.validity, "fit": kind.fit.provenance.source, "kv_tokens": kind.kv_tokens}
