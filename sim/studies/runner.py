@@ -53,7 +53,8 @@ def simulate(scenario: Scenario, *, out: str | Path | None = None, progress: Cal
         timing = run(world, writer.spool, progress)
         tables = writer.merge()
         completed = int(tables.sql("SELECT sum(completed) AS n FROM windows")["n"][0])
-        summary = summarize(tables, scenario, _engine(scenario, timing, completed))
+        bad_rows = {name: source.bad_rows for name, source in world.sources.items()}
+        summary = summarize(tables, scenario, _engine(scenario, timing, completed), bad_rows)
         return writer.commit(summary, _manifest(world, time.perf_counter() - began))
 
 
