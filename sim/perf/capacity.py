@@ -8,6 +8,7 @@ there to say by how much.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from sim.perf.memory import KvCapacity
 from sim.perf.steptime import ONE_NS_FX, StepModel
@@ -89,36 +90,38 @@ def largest_batch(kv_tokens: int, prompt_tokens: float, output_tokens: float, ma
     return min(max_num_seqs, int(kv_tokens // held))
 
 
-def mixed_step_s(step: StepModel, batch: int, prompt_tokens: float, output_tokens: float) -> float:
+def mixed_step_s(step: StepModel, batch: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int) -> float:
     """Return the mean time of a step when `batch` sequences decode and arriving prompts keep the batch full.
 
-    Every step finishes batch / o requests and so starts as many: it carries x = batch p / o prompt tokens,
+    Every step finishes batch / o requests and so starts as many. A prompt comes in c = ceil(p / budget) equal chunks, each in one
+    step, so q = batch c / o chunks fall on a step: floor(q) on some, one more on the rest, and the mean is taken over the two of
 
-        T(n = batch + x, n_out = batch, S = x p / 2, C = batch (p + o / 2)).
+        T(n = batch + j p / c, n_out = batch, S = j p^2 / (2 c), C = batch (p + o / 2)).
 
-    Prefill is taken to be spread evenly over the steps, whole prompts attending to themselves alone.
+    A seat is counted as decoding while its prompt is prefilled, 1 / o of its time.
 
     Parameters
     ----------
-    batch : sequences that decode. prompt_tokens, output_tokens : mean p and o.
+    batch : sequences that decode. prompt_tokens, output_tokens : mean p and o. max_num_batched_tokens : token budget of a step.
 
     Examples
     --------
-    >>> mixed_step_s(StepModel(token_ns=1e6), batch=10, prompt_tokens=200, output_tokens=100)
+    >>> mixed_step_s(StepModel(token_ns=1e6), 10, prompt_tokens=200, output_tokens=100, max_num_batched_tokens=512)
     0.03
     """
-    return step.step_fx(*_mixed_load(batch, prompt_tokens, output_tokens)) / ONE_NS_FX / 1e9
+    return _mixed_step(step, batch, prompt_tokens, output_tokens, max_num_batched_tokens)[0]
 
 
-def requests_per_s(step: StepModel, batch: int, prompt_tokens: float, output_tokens: float) -> float:
+def requests_per_s(step: StepModel, batch: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int) -> float:
     """Return the requests per second of a full batch: each step finishes batch / o requests, so batch / (o T).
 
     Examples
     --------
-    >>> round(requests_per_s(StepModel(token_ns=1e6), batch=10, prompt_tokens=200, output_tokens=100), 3)
+    >>> step = StepModel(token_ns=1e6)
+    >>> round(requests_per_s(step, 10, prompt_tokens=200, output_tokens=100, max_num_batched_tokens=512), 3)
     3.333
     """
-    return batch / (output_tokens * mixed_step_s(step, batch, prompt_tokens, output_tokens))
+    return batch / (output_tokens * mixed_step_s(step, batch, prompt_tokens, output_tokens, max_num_batched_tokens))
 
 
 def capacity_sheet(
@@ -161,33 +164,43 @@ def capacity_sheet(
     if within_budget < batch:
         batch, bound = within_budget, "budget"
     if tpot_target_s is not None:
-        within_target = _largest_within(step, batch, prompt_tokens, output_tokens, tpot_target_s)
+        within_target = _largest_within(step, batch, prompt_tokens, output_tokens, max_num_batched_tokens, tpot_target_s)
         if within_target < batch:
             batch, bound = within_target, "tpot"
     first_s = prefill_s(step, round(prompt_tokens), max_num_batched_tokens)
+    step_s, step_j = _mixed_step(step, max(batch, 1), prompt_tokens, output_tokens, max_num_batched_tokens)
     if batch == 0:
-        return CapacitySheet(kv_tokens, most, 0, mixed_step_s(step, 1, prompt_tokens, output_tokens), first_s, 0.0, 0.0, 0.0, bound)
-    step_s = mixed_step_s(step, batch, prompt_tokens, output_tokens)
-    rate = requests_per_s(step, batch, prompt_tokens, output_tokens)
-    load = _mixed_load(batch, prompt_tokens, output_tokens)
-    power_w = step.step_j(step.step_fx(*load), *load) / step_s
-    return CapacitySheet(kv_tokens, most, batch, step_s, first_s, rate, rate * output_tokens, power_w, bound)
+        return CapacitySheet(kv_tokens, most, 0, step_s, first_s, 0.0, 0.0, 0.0, bound)
+    rate = batch / (output_tokens * step_s)
+    return CapacitySheet(kv_tokens, most, batch, step_s, first_s, rate, rate * output_tokens, step_j / step_s, bound)
 
 
-def _largest_within(step: StepModel, most: int, prompt_tokens: float, output_tokens: float, target_s: float) -> int:
+def _largest_within(
+    step: StepModel, most: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int, target_s: float
+) -> int:
     """Return the largest batch up to `most` whose mixed step keeps the target, 0 if none; step time grows with the batch."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if mixed_step_s(step, middle, prompt_tokens, output_tokens) <= target_s:
+        if mixed_step_s(step, middle, prompt_tokens, output_tokens, max_num_batched_tokens) <= target_s:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _mixed_load(batch: int, prompt_tokens: float, output_tokens: float) -> tuple[int, int, int, int]:
-    """Return (n, n_out, 2 S, C) of a mixed step, whole numbers."""
-    prompt_per_step = batch * prompt_tokens / output_tokens
-    context = batch * (prompt_tokens + output_tokens / 2)
-    return round(batch + prompt_per_step), batch, round(prompt_per_step * prompt_tokens), round(context)
+def _mixed_step(
+    step: StepModel, batch: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int
+) -> tuple[float, float]:
+    """Return the mean time in seconds and energy in joules of a mixed step."""
+    chunks = ceil(prompt_tokens / max_num_batched_tokens)
+    fewer, share = divmod(batch * chunks / output_tokens, 1.0)
+    context = round(batch * (prompt_tokens + output_tokens / 2))
+    mean_s = mean_j = 0.0
+    for count, weight in ((fewer, 1.0 - share), (fewer + 1.0, share)):
+        n = round(batch + count * prompt_tokens / chunks)
+        s_twice = round(count * prompt_tokens**2 / chunks)
+        step_fx = step.step_fx(n, batch, s_twice, context)
+        mean_s += weight * step_fx / ONE_NS_FX / 1e9
+        mean_j += weight * step.step_j(step_fx, n, batch, s_twice, context)
+    return mean_s, mean_j

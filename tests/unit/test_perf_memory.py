@@ -1,0 +1,163 @@
+"""Memory of a replica: known sizes, published block counts, and remedies that do what they promise."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.catalog.loader import load_catalog
+from sim.perf.memory import KvCapacity, activation_bytes, kv_bytes_per_token, kv_capacity, weight_bytes
+from sim.units import BYTES_PER_GIB
+
+CATALOG = load_catalog()
+VLLM = CATALOG.engines["vllm-2026"]
+
+
+def capacity(model: str, accelerator: str, **changes: object) -> KvCapacity:
+    settings = {
+        "weight_dtype": "bf16",
+        "kv_dtype": "bf16",
+        "tensor_parallel": 1,
+        "max_num_batched_tokens": 8192,
+        "max_num_seqs": 256,
+    }
+    return kv_capacity(CATALOG.models[model], CATALOG.accelerators[accelerator], VLLM, **(settings | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "kv_dtype", "degree", "expected"),
+    [
+        ("llama-3.1-8b", "bf16", 1, 131_072),
+        ("llama-3.1-8b", "fp8", 1, 65_536),
+        ("llama-3.1-70b", "bf16", 1, 327_680),
+        ("llama-2-70b", "bf16", 1, 327_680),
+        ("llama-2-70b", "bf16", 2, 163_840),
+        ("llama-2-7b", "bf16", 1, 524_288),
+        ("qwen3-32b", "bf16", 1, 262_144),
+        ("llama-3.2-1b", "bf16", 8, 4_096),
+    ],
+)
+def test_kv_bytes_of_a_token(model: str, kv_dtype: str, degree: int, expected: int) -> None:
+    assert kv_bytes_per_token(CATALOG.models[model], kv_dtype=kv_dtype, tensor_parallel=degree) == expected
+
+
+def test_a_rank_holds_at_least_one_kv_head() -> None:
+    multi_query = replace(CATALOG.models["llama-3.1-8b"], kv_heads=1)
+    alone, split = (kv_bytes_per_token(multi_query, kv_dtype="bf16", tensor_parallel=degree) for degree in (1, 8))
+    assert alone == split == 16_384
+
+
+def test_weights_in_fewer_bits_keep_embedding_and_head_in_bf16() -> None:
+    model = CATALOG.models["llama-3.1-8b"]
+    tables_and_norms = 2 * 2 * 128_256 * 4096 + 2 * 65 * 4096
+    assert weight_bytes(model, "bf16") == 2 * model.parameters
+    assert weight_bytes(model, "fp8") == 6_979_321_856 + tables_and_norms
+    assert weight_bytes(model, "int4_wo") == 6_979_321_856 / 2 + tables_and_norms
+    assert weight_bytes(CATALOG.models["llama-3.2-1b"], "bf16") == 2 * 1_235_814_400  # tied: one table
+    halves = weight_bytes(model, "bf16", 2)
+    assert halves == 8_030_261_248 + 65 * 4096  # half of everything, but whole norms
+
+
+def test_activations_are_the_largest_of_mlp_attention_and_sampler() -> None:
+    model = CATALOG.models["llama-3.1-8b"]
+    sampler = 22 * 256 * 128_256
+    mlp = 3 * 8192 * 14_336 * 2
+    assert mlp < sampler  # the sampler of 256 seats outweighs 8,192 tokens of MLP
+    few = activation_bytes(model, tensor_parallel=1, max_num_batched_tokens=8192, max_num_seqs=16)
+    many = activation_bytes(model, tensor_parallel=1, max_num_batched_tokens=8192, max_num_seqs=256)
+    residual = 2 * 8192 * 4096 * 2
+    assert (few, many) == (residual + mlp, residual + sampler)
+
+
+def test_published_blocks_of_llama_8b_on_an_rtx_4090() -> None:
+    """2,588 blocks of 16 are published (LLMServingSim, pull request 59, 24 GiB card); its token budget and seats are not stated.
+
+    With vLLM's defaults for such a card (2,048 tokens, 256 seats) the formula gives 2,593, 0.2 % more; with 8,192 tokens 2,545,
+    1.7 % fewer. It starts from the 23.65 GiB that CUDA reports: from the 24 GiB on the label it would be 6.4 % too high. Part of
+    the agreement is luck: the sampler's and the runtime's share (0.72 and 0.6 GB) are each uncertain by some 0.2 GB, 100 blocks.
+    """
+    default = capacity("llama-3.1-8b", "rtx-4090", max_num_batched_tokens=2048)
+    assert default.blocks == 2593
+    assert default.blocks == pytest.approx(2588, rel=0.005)
+    assert capacity("llama-3.1-8b", "rtx-4090").blocks == pytest.approx(2588, rel=0.02)
+
+
+def test_published_memory_profile_of_llama_8b_on_an_h100() -> None:
+    """vLLM pull request 10511 prints weights 14.96 GiB, activations 1.26 GiB, 53.29 GiB left for the cache on a card of 79.22 GiB.
+
+    The formula leaves 3.2 % more: it misses 0.46 GiB of activations and 1.2 GiB outside the tensor allocator of that 2024 version.
+    """
+    found = capacity("llama-3.1-8b", "h100-sxm")
+    assert found.weight_bytes / BYTES_PER_GIB == pytest.approx(14.96, abs=0.005)
+    assert found.activation_bytes / BYTES_PER_GIB == pytest.approx(1.26, abs=0.5)
+    assert found.kv_bytes / BYTES_PER_GIB == pytest.approx(53.29, rel=0.035)
+
+
+def test_published_blocks_of_llama_2_7b_on_an_a100() -> None:
+    """7,351 blocks of 16 after the profiling fix of vLLM pull request 2031 (2023); the formula gives 0.7 % more."""
+    assert capacity("llama-2-7b", "a100-sxm-80", max_num_batched_tokens=4096).blocks == pytest.approx(7351, rel=0.01)
+
+
+NAMES = st.sampled_from(sorted(CATALOG.models))
+CARDS = st.sampled_from(["h100-sxm", "a100-sxm-40", "rtx-4090", "l4", "t4", "l40s"])
+
+
+@given(NAMES, CARDS, st.sampled_from([1, 2, 4]), st.sampled_from(["bf16", "int8_wo", "int4_wo"]), st.sampled_from(["bf16", "fp8"]))
+def test_memory_is_conserved_and_remedies_work(model: str, card: str, degree: int, weight_dtype: str, kv_dtype: str) -> None:
+    settings: dict[str, object] = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype, "tensor_parallel": degree}
+    found = capacity(model, card, **settings)
+    spent = found.weight_bytes + found.activation_bytes + found.reserve_bytes
+    assert found.budget_bytes == pytest.approx(0.9 * found.memory_bytes)
+    assert spent + found.kv_bytes == pytest.approx(found.budget_bytes)
+    assert found.tokens == 16 * found.blocks
+    assert found.fits == (found.kv_bytes >= 16 * found.kv_bytes_per_token)
+    if found.fits:
+        assert found.remedies == ()
+        assert found.tokens * found.kv_bytes_per_token <= found.kv_bytes < (found.tokens + 16) * found.kv_bytes_per_token
+        return
+    *changes, bigger = found.remedies
+    for change in changes:
+        key, value = change.split("=")
+        assert capacity(model, card, **(settings | {key: int(value) if key == "tensor_parallel" else value})).fits
+    needed = re.search(r"at least ([0-9.]+) GiB", bigger)
+    assert needed is not None
+    room = replace(CATALOG.accelerators[card], memory_gib=1e4, usable_gib=float(needed.group(1)) + 0.05)
+    tight = replace(room, usable_gib=room.usable_gib - 0.15)
+    rest = {"max_num_batched_tokens": 8192, "max_num_seqs": 256}
+    assert kv_capacity(CATALOG.models[model], room, VLLM, **settings, **rest).fits  # type: ignore[arg-type]
+    assert not kv_capacity(CATALOG.models[model], tight, VLLM, **settings, **rest).fits  # type: ignore[arg-type]
+
+
+@given(NAMES, st.sampled_from([1, 2, 4]), st.integers(256, 16_384), st.integers(1, 512))
+def test_smaller_steps_and_more_accelerators_leave_more_room(model: str, degree: int, tokens: int, seats: int) -> None:
+    size = {"max_num_batched_tokens": tokens, "max_num_seqs": seats}
+    here = capacity(model, "h100-sxm", tensor_parallel=degree, **size)
+    assert (
+        capacity(model, "h100-sxm", tensor_parallel=degree, max_num_batched_tokens=2 * tokens, max_num_seqs=seats).kv_bytes
+        < here.kv_bytes
+    )
+    assert (
+        capacity(model, "h100-sxm", tensor_parallel=degree, max_num_batched_tokens=tokens, max_num_seqs=2 * seats).tokens
+        <= here.tokens
+    )
+    if degree > 1:  # NCCL's buffers come with the second accelerator, so only further splits are sure to leave more
+        assert capacity(model, "h100-sxm", tensor_parallel=2 * degree, **size).kv_bytes > here.kv_bytes
+
+
+def test_a_model_that_does_not_fit_says_what_would() -> None:
+    found = capacity("llama-3.1-70b", "h100-sxm")
+    assert (found.tokens, found.blocks, found.fits) == (0, 0, False)
+    # In GB of a budget of 76.6: fp8 takes 68.5 + 4.2 and 2.3 for activations and runtime; half of bf16 70.6 and 2.0 with NCCL.
+    assert found.remedies[:-1] == (
+        "weight_dtype=fp8",
+        "weight_dtype=w8a8",
+        "weight_dtype=int8_wo",
+        "weight_dtype=int4_wo",
+        "tensor_parallel=2",
+    )
+    # (141.11 of weights + 1.68 of activations + 0.6 + 0.005 of one block) GB / 0.9 = 148.4 GiB
+    assert found.remedies[-1] == "an accelerator that exposes at least 148.4 GiB (h100-sxm: 79.22)"

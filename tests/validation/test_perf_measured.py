@@ -1,0 +1,153 @@
+"""Step times, token times and power against measured tables; the bounds are what was measured, plus a small margin."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sim.catalog.loader import load_catalog
+from sim.perf.steptime import ONE_NS_FX, StepModel, step_model
+
+pytestmark = pytest.mark.validation
+
+DATA = Path(os.environ.get("BILLCAST_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data")) / "perf"
+CATALOG = load_catalog()
+MODELS = {
+    "llama3.1-8b": "llama-3.1-8b",
+    "llama3.1-70b": "llama-3.1-70b",
+    "qwen3-8b": "qwen3-8b",
+    "Qwen/Qwen3-8B": "qwen3-8b",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
+    "llama2-70b": "llama-2-70b",
+}
+ACCELERATORS = {
+    "a100_sxm": "a100-sxm-80",
+    "h100_sxm": "h100-sxm",
+    "b200_sxm": "b200-sxm",
+    "l40s": "l40s",
+    "a100-80gb": "a100-sxm-80",
+    "h100-80gb": "h100-sxm",
+    "H100": "h100-sxm",
+}
+WEIGHT_TYPES = {"bfloat16": "bf16", "fp8": "fp8"}
+
+
+def rows(file: str, keep: Callable[[dict[str, str]], bool]) -> list[dict[str, str]]:
+    path = DATA / file
+    if not path.is_file():
+        pytest.skip(f"{file} is not in the folder named by BILLCAST_DATA")
+    with path.open(encoding="utf-8", newline="") as lines:
+        return [row for row in csv.DictReader(lines) if keep(row)]
+
+
+def built(model: str, gpu: str, weight_dtype: str, tensor_parallel: int, engine: str, *, bare: bool = False) -> StepModel:
+    accelerator = ACCELERATORS[gpu]
+    chosen = CATALOG.engines[engine]
+    if bare:
+        chosen = replace(chosen, step_s=0.0, sequence_s=0.0)
+    return step_model(
+        CATALOG.models[MODELS[model]],
+        CATALOG.accelerators[accelerator],
+        CATALOG.fits[f"{accelerator}/{chosen.kernels}/{weight_dtype}"],
+        chosen,
+        weight_dtype=weight_dtype,
+        kv_dtype="bf16",
+        tensor_parallel=tensor_parallel,
+    )
+
+
+def milliseconds(step: StepModel, n: int, n_out: int, s_twice: int, context: int) -> float:
+    return step.step_fx(n, n_out, s_twice, context) / ONE_NS_FX / 1e6
+
+
+def mean_and_median(errors: list[float]) -> tuple[float, float]:
+    """Mean and median absolute error in percent."""
+    size = 100 * np.abs(errors)
+    return float(size.mean()), float(np.median(size))
+
+
+def load(row: dict[str, str]) -> tuple[int, int, int, int]:
+    """(n, n_out, 2 S, C) of a row; a mixed step is one chunk beside `batch` decoding sequences."""
+    batch, prompt, cached = int(row["batch"]), int(row["prefill_tokens"]), int(row["ctx"])
+    if row["phase"] == "decode":
+        return batch, batch, 0, batch * cached
+    if row["phase"] == "prefill":
+        return batch * prompt, batch, batch * prompt * (2 * cached + prompt), 0
+    return batch + prompt, batch + 1, prompt**2, batch * cached
+
+
+# Measured on 2026-11-23 over three dense models: mean/median 4.1/3.1, 4.0/3.1, 5.6/3.5, 6.1/4.4, 5.5/3.6, 10.2/7.8 %.
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "count", "mean_bound", "median_bound"),
+    [
+        ("a100_sxm", "bfloat16", 1008, 4.3, 3.3),
+        ("h100_sxm", "bfloat16", 1008, 4.3, 3.3),
+        ("h100_sxm", "fp8", 1008, 5.9, 3.7),
+        ("l40s", "bfloat16", 882, 6.4, 4.7),
+        ("b200_sxm", "bfloat16", 1008, 5.8, 3.9),
+        ("b200_sxm", "fp8", 1008, 10.6, 8.2),
+    ],
+)
+def test_kernel_composed_step_times_of_dense_models(
+    gpu: str, dtype: str, count: int, mean_bound: float, median_bound: float
+) -> None:
+    errors = []
+    wanted = ("vllm", gpu, dtype)
+    for row in rows(
+        "aic_step_times.csv", lambda row: (row["engine"], row["gpu"], row["w_dtype"]) == wanted and row["model"] in MODELS
+    ):
+        degree = int(row["tp"])
+        if gpu == "l40s" and degree == 8:
+            continue  # eight cards over PCIe are refused, not modelled
+        step = built(row["model"], gpu, WEIGHT_TYPES[dtype], degree, "vllm-2026", bare=True)
+        errors.append(milliseconds(step, *load(row)) / float(row["time_ms"]) - 1)
+    assert len(errors) == count
+    mean, median = mean_and_median(errors)
+    assert mean < mean_bound
+    assert median < median_bound
+
+
+def test_token_times_of_2023_stacks_by_the_eager_constants() -> None:
+    """Splitwise, Llama-2-70B on A100 and H100: token times 5.1/4.1 %; the constants were fitted to token times.
+
+    Prompt times come out too short, 44 % in the median, because the fitted scale of 0.45 shortens kernels that prefill does need:
+    use these constants for decoding only.
+    """
+    token_errors, prompt_errors = [], []
+    for row in rows("splitwise_step_times.csv", lambda row: row["model"] == "llama2-70b"):
+        engine = f"eager-2023-{row['hardware'][:4]}"
+        step = built(row["model"], row["hardware"], "bf16", int(row["tensor_parallel"]), engine)
+        batch, prompt, tokens = int(row["batch_size"]), int(row["prompt_size"]), int(row["token_size"])
+        token_ms = milliseconds(step, batch, batch, 0, round(batch * (prompt + tokens / 2)))
+        token_errors.append(token_ms / float(row["token_time"]) - 1)
+        prompt_errors.append(milliseconds(step, batch * prompt, batch, batch * prompt**2, 0) / float(row["prompt_time"]) - 1)
+    mean, median = mean_and_median(token_errors)
+    assert len(token_errors) == 76
+    assert mean < 5.5
+    assert median < 4.5
+    assert -0.5 < float(np.median(prompt_errors)) < -0.3
+
+
+def test_served_iterations_and_power_on_h100() -> None:
+    """ML.ENERGY, 8B dense models under vLLM: iteration 8.8/9.9 %, power 8.6/8.9 %, in sample for the engine and power constants."""
+    time_errors, power_errors = [], []
+    kept = rows(
+        "mlenergy_serving_power.csv", lambda row: row["gpu"] == "H100" and row["task"] == "lm-arena-chat" and row["model"] in MODELS
+    )
+    for row in kept:
+        degree, batch = int(row["tp"]), round(float(row["batch"]))
+        step = built(row["model"], "H100", "bf16", degree, "vllm-2026")
+        decode = (batch, batch, 0, round(batch * float(row["ctx"])))
+        step_fx = step.step_fx(*decode)
+        power_w = step.step_j(step_fx, *decode) / (step_fx / ONE_NS_FX / 1e9)
+        time_errors.append(milliseconds(step, *decode) / float(row["iter_ms"]) - 1)
+        power_errors.append(power_w / degree / float(row["power_w_per_gpu"]) - 1)
+    assert len(time_errors) == 21
+    assert mean_and_median(time_errors)[0] < 9.5
+    assert mean_and_median(power_errors)[0] < 9.5
