@@ -35,10 +35,14 @@ def test_an_existing_row_keeps_the_fields_that_are_not_given(tmp_path: Path) -> 
 
 def test_a_price_of_another_region_is_added_and_of_the_same_region_replaced(tmp_path: Path) -> None:
     price = '- {usd_per_hour: "%s", valid_from: 2026-11-01, source: a quote of ours, date: 2026-11-01, confidence: published}'
-    regions = f"      us-east-1: [{price[2:] % '5.00'}]\n      eu-west-9: [{price[2:] % '7.25'}]\n"
-    catalog = load_catalog(overlay(tmp_path, f"instances:\n  p5.4xlarge:\n    on_demand:\n{regions}    {SOURCED}"))
-    on_demand = catalog.instances["p5.4xlarge"].on_demand
-    assert {region: prices[-1].usd_per_hour for region, prices in on_demand.items()} == {"us-east-1": "5.00", "eu-west-9": "7.25"}
+    here, there = f"      us-east-1: [{price[2:] % '5.00'}]\n", f"      eu-west-9: [{price[2:] % '7.25'}]\n"
+
+    def prices(regions: str) -> dict[str, str]:
+        catalog = load_catalog(overlay(tmp_path, f"instances:\n  p5.4xlarge:\n    on_demand:\n{regions}    {SOURCED}"))
+        return {region: prices[-1].usd_per_hour for region, prices in catalog.instances["p5.4xlarge"].on_demand.items()}
+
+    assert prices(there) == {"us-east-1": "6.88", "eu-west-9": "7.25"}
+    assert prices(here + there) == {"us-east-1": "5.00", "eu-west-9": "7.25"}
 
 
 def test_a_row_with_a_new_name_can_stand_on_new_rows(tmp_path: Path) -> None:
