@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sim.bins import BINS, quantile_ns
 from sim.results.records import RunResult
 from sim.results.slo import TARGETS, attainments, availability, counts_by_service
-from sim.scenario import Slo
+from sim.scenario import Scenario
 from sim.units import NANO_PER_USD, NS_PER_S
 
 ONE_REPLICATION = "no interval: one replication"
@@ -28,13 +28,13 @@ _COUNTED = ("arrived", "completed", "failed", "abandoned", "rejected", "unfinish
 
 
 def summarize(
-    result: RunResult, slos: Mapping[str, Slo], engine: Mapping[str, Any], bad_rows: Mapping[str, int] | None = None
+    result: RunResult, scenario: Scenario, engine: Mapping[str, Any], bad_rows: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """Return the content of `summary.json` (DESIGN section 9).
 
     Parameters
     ----------
-    slos : targets by service. engine : name, times, speed and memory of the run, taken over as they are.
+    scenario : whose services have the targets. engine : name, times, speed and memory of the run, taken over as they are.
     bad_rows : rows of input files that were skipped, by service.
     """
     skipped = dict(bad_rows or {})
@@ -59,7 +59,7 @@ def summarize(
             for name in requests
         },
         "latency": latency,
-        "slo": {name: attainments(counts.get(name, nothing_left), slos.get(name, Slo())) for name in requests},
+        "slo": {name: attainments(counts.get(name, nothing_left), scenario.services[name].slo) for name in requests},
         "bill": bill(result, total_tokens, total_requests["completed"]),
         "energy": energy(result, sum(total_tokens.values())),
         "engine": dict(engine),

@@ -1,0 +1,202 @@
+"""The report on the terminal: invoice, where the money went, SLOs. It fits 80 columns and is plain text in a pipe.
+
+Every name comes from data and is shown as plain text: no markup, and a control character becomes a question mark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from sim.results.invoice import InvoiceLine, invoice
+from sim.results.metrics import UNASSIGNED
+from sim.results.records import RunResult
+from sim.results.slo import ALL_TARGETS, TARGETS
+from sim.units import NANO_PER_USD, divide_half_even, duration_ns, instant, seconds_text, usd
+
+NANO_PER_CENT = NANO_PER_USD // 100
+_OVERHEADS = ("booting", "idle", "draining", "lost")
+_UNSERVED = ("failed", "abandoned", "rejected", "unfinished", "retried")
+
+
+def render(result: RunResult, console: Console) -> None:
+    """Print the report of a run.
+
+    Parameters
+    ----------
+    console : where to; 80 columns are enough.
+    """
+    summary = result.summary
+    for line in _header(result):
+        console.print(line)
+    for table in (
+        _invoice_table(invoice(result), result.manifest["scenario"]["account"]["timezone"]),
+        _money_table(result),
+        _slo_table(summary),
+        _requests_table(summary),
+    ):
+        console.print()
+        console.print(table)
+    console.print()
+    for line in _closing(summary):
+        console.print(line)
+    console.print(_line("results", str(result.folder)), soft_wrap=True)
+
+
+def _header(result: RunResult) -> Iterable[Text]:
+    scenario, engine, requests = result.manifest["scenario"], result.summary["engine"], result.summary["requests"]
+    start, length_ns = instant(scenario["start"]), duration_ns(scenario["horizon"])
+    end = start + timedelta(microseconds=length_ns // 1_000)
+    yield Text.assemble(("billcast ", "bold"), (_plain(scenario["name"]), "bold cyan"))
+    yield _line("period", f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC ({seconds_text(length_ns / 1e9)})")
+    yield _line("requests", f"{requests['arrived']:,} arrived, {requests['completed']:,} completed")
+    speed = f"{engine['requests_per_s']:,.0f} requests/s, {engine['steps']:,} steps"
+    yield _line("engine", f"{engine['name']}, {speed}, {seconds_text(engine['wall_s'])}, {engine['peak_rss_mb']:.0f} MB")
+    if result.summary["bad_rows"]:
+        yield _line("skipped", f"{result.summary['bad_rows']:,} broken input rows", "yellow")
+
+
+def _invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
+    """A line is its exact sum shown to the cent, and so is a total; where shown cents do not add up a rounding line says so."""
+    table = _table(f"INVOICE in USD, by calendar month of {_plain(timezone)}", "item", "quantity", "unit price", "amount")
+    shown_cents = total_nano = 0
+    months = [(month, list(group)) for month, group in groupby(lines, key=lambda line: line.month)]
+    for month, group in months:
+        month_nano = sum(line.amount_nano for line in group)
+        for line in group:
+            name = " ".join(filter(None, (line.month, line.pool, line.instance, line.purchase, line.category)))
+            quantity = f"{line.quantity:,.3f} {'kWh' if line.unit == 'kWh' else 'h'}"
+            table.add_row(_text(name), quantity, _text(line.unit_price), usd(line.amount_nano))
+        shown_cents += _add_rounding(table, month_nano, sum(_cents(line.amount_nano) for line in group))
+        total_nano += month_nano
+        if len(months) > 1:
+            table.add_row(_text(f"{month} total"), "", "", usd(month_nano), style="bold", end_section=True)
+    _add_rounding(table, total_nano, shown_cents)
+    table.add_row("TOTAL", "", "", usd(total_nano), style="bold")
+    return table
+
+
+def _add_rounding(table: Table, exact_nano: int, shown_cents: int) -> int:
+    """Add what is missing between the shown cents and the cents of the exact sum, if anything; returns the latter."""
+    missing = _cents(exact_nano) - shown_cents
+    if missing:
+        table.add_row("rounding of the lines above", "", "", usd(missing * NANO_PER_CENT))
+    return shown_cents + missing
+
+
+def _money_table(result: RunResult) -> Table:
+    columns = result.sql("""
+        SELECT use, CASE WHEN use = 'busy' THEN service || '/' || segment ELSE '' END AS who, stream < 0 AS nobody,
+            sum(amount_nano_usd) AS amount FROM attribution GROUP BY ALL ORDER BY amount DESC, use, who
+    """)
+    rows = list(zip(*(column.tolist() for column in columns.values()), strict=True))
+    total = sum(row[3] for row in rows)
+    table = _table("WHERE THE MONEY WENT", "use", "amount", "share")
+    for _, who, nobody, amount in (row for row in rows if row[0] == "busy"):
+        table.add_row(_text(f"busy: {UNASSIGNED if nobody else who}"), usd(amount), _share(amount, total))
+    for use in _OVERHEADS:
+        amount = sum(row[3] for row in rows if row[0] == use)
+        table.add_row(use, usd(amount), _share(amount, total))
+    return table
+
+
+def _slo_table(summary: Mapping[str, Any]) -> Table:
+    table = _table("SLO", "service", "within", "p50", "p95", "p99", "attained", "goal", "verdict")
+    for service, latency in summary["latency"].items():
+        slo = summary["slo"][service]
+        table.add_row(_text(service))
+        for target in TARGETS:
+            found = latency[f"{target}_s"]
+            quantiles = [_seconds(found[name]) for name in ("p50", "p95", "p99")]
+            table.add_row(f"  {target.upper()}", *_judged(slo.get(target), quantiles))
+        if ALL_TARGETS in slo:
+            table.add_row("  all targets", *_judged(slo[ALL_TARGETS], ["", "", ""]))
+    table.caption = _plain(summary["interval"])
+    return table
+
+
+def _judged(slo: Mapping[str, Any] | None, quantiles: list[str]) -> list[str | Text]:
+    if slo is None:
+        return ["-", *quantiles, "-", "", "-"]
+    goal = "" if slo["goal"] is None else f"{slo['goal'] * 100:g}%"
+    verdicts = {True: Text("met", "green"), False: Text("MISSED", "bold red"), None: Text("-")}
+    threshold = "" if slo["threshold"] is None else _seconds(slo["threshold"])
+    return [threshold, *quantiles, _percent(slo["attainment"]), goal, verdicts[slo["met"]]]
+
+
+def _requests_table(summary: Mapping[str, Any]) -> Table:
+    table = _table("REQUESTS", "service", "arrived", "completed", "served", "beside")
+    for service, found in summary["services"].items():
+        requests = found["requests"]
+        beside = ", ".join(f"{requests[name]:,} {name}" for name in _UNSERVED if requests[name]) or "-"
+        served = _percent(found["availability"])
+        table.add_row(_text(service), f"{requests['arrived']:,}", f"{requests['completed']:,}", served, beside)
+    return table
+
+
+def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
+    bill, energy = summary["bill"], summary["energy"]
+    costs = {
+        "1M output tokens": "usd_per_1m_output_tokens",
+        "1M tokens": "usd_per_1m_tokens",
+        "1,000 requests": "usd_per_1k_requests",
+    }
+    for number, (unit, key) in enumerate(costs.items()):
+        yield _line("" if number else "unit cost", f"{_significant(bill[key])} USD per {unit}")
+    where = "a line of the bill" if "energy" in bill["by_category"] else "in the price of the machines"
+    yield _line("energy", f"{energy['kwh']:,.2f} kWh for {energy['usd']:,.2f} USD ({where}), {energy['kgco2']:,.2f} kg CO2")
+    yield _line("", f"{_significant(energy['wh_per_1m_tokens'])} Wh per 1M tokens")
+    assumed = bill["assumed_share"]
+    share = "-" if assumed is None else f"{assumed:.1%}"
+    yield _line("confidence", f"{share} of the bill rests on assumed prices")
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
+    table.caption_justify = "left"
+    table.add_column(first, overflow="fold")
+    for name in others:
+        justify: JustifyMethod = "left" if name in ("verdict", "beside") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "beside", overflow="fold")
+    return table
+
+
+def _line(name: str, value: str, style: str = "") -> Text:
+    return Text.assemble((f"{name:<11}", "dim"), (_plain(value), style))
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def _text(text: str) -> Text:
+    return Text(_plain(text))
+
+
+def _cents(amount_nano: int) -> int:
+    return divide_half_even(amount_nano, NANO_PER_CENT)
+
+
+def _share(amount: int, total: int) -> str:
+    return f"{amount / total:.1%}" if total else "-"
+
+
+def _percent(share: float | None) -> str:
+    """A share in percent, cut and not rounded: 100 % is shown only where nothing is missing."""
+    return "-" if share is None else f"{math.floor(round(share * 10_000, 6)) / 100:.2f}%"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else seconds_text(seconds)
+
+
+def _significant(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}"
