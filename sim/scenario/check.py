@@ -13,6 +13,7 @@ from sim.errors import InputError, Problems
 from sim.scenario.check_fleet import check_deployment, check_quotas
 from sim.scenario.model import ENGINES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service
 from sim.scenario.plain import scenario_from_plain
+from sim.scenario.resolve import STAGES
 from sim.units import NS_PER_DAY, NS_PER_S, duration_ns, instant, nano_usd
 
 # Names become parts of paths, tables and folders.
@@ -24,7 +25,6 @@ MOST_WINDOWS = 1_000_000
 MOST_USD_PER_HOUR = 1_000_000
 MOST_COUNT = 1_000_000
 LONGEST_S = 30 * 86_400.0
-STAGES = ("pending", "booting", "pulling", "loading", "warming")
 
 
 def check(scenario: Scenario, catalog: Catalog | None = None) -> None:

@@ -1,0 +1,37 @@
+"""Files of one's own that register choices: `--plugin my_policy.py`. They are code, and run as such."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from sim.errors import InputError, Problem
+
+
+def load_plugin(file: str | Path) -> None:
+    """Import a Python file by its path, once, so that what it registers can be chosen by name.
+
+    Parameters
+    ----------
+    file : path of the file; its module is called `billcast_plugin_<name>`.
+
+    Raises
+    ------
+    InputError : no such file, or it raises when it is imported.
+    """
+    path = Path(file)
+    name = f"billcast_plugin_{path.stem}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError([Problem("--plugin", str(file), "there is no such Python file", "a file that ends in .py")])
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up while they are made.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError([Problem("--plugin", str(file), f"cannot be imported: {type(error).__name__}: {error}")]) from error
