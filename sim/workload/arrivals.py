@@ -17,6 +17,7 @@ import numpy as np
 from scipy import special
 
 from sim.domain.traffic import BLOCK_REQUESTS
+from sim.errors import InputError, Problem
 from sim.rng import StreamKey
 from sim.units import NS_PER_S
 from sim.workload.base import FloatArray, IntArray, WordArray, random_words
@@ -31,6 +32,7 @@ MAX_CV = 8.0
 WORK_BITS = 32
 _ONE_GAP = 1 << WORK_BITS
 _FRACTION_BITS = 32 - INDEX_BITS
+_MOST_WORK = float(1 << 62)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,13 @@ class _Walk:
             return
         self._edges_ns = chunk.edges_ns
         self._lengths_ns = np.diff(chunk.edges_ns).astype(np.float64)
-        cell_work = np.rint(chunk.rate_per_s * self._lengths_ns * (_ONE_GAP / NS_PER_S)).astype(np.int64)
+        exact_work = chunk.rate_per_s * self._lengths_ns * (_ONE_GAP / NS_PER_S)
+        if not exact_work.sum() < _MOST_WORK:
+            peak_per_s = float(chunk.rate_per_s.max())
+            raise InputError(
+                [Problem("rate_per_s", peak_per_s, "growth, events and noise lift the rate above what can be counted")]
+            )
+        cell_work = np.rint(exact_work).astype(np.int64)
         self._work = np.concatenate([np.zeros(1, np.int64), np.cumsum(cell_work)])
         self._ns_per_work = self._lengths_ns / np.maximum(cell_work, 1)
         self.total = int(self._work[-1])

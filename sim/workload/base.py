@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sim.domain.traffic import ClosedClients, RequestBlock, Source
 from sim.errors import Problems
-from sim.registry import choice_name, names
+from sim.registry import names
 from sim.rng import StreamKey
 
 IntArray = npt.NDArray[np.int64]
@@ -77,12 +77,7 @@ class Workload:
         path : dotted path of this workload, for instance "services.chat.workload".
         problems : the collector.
         """
-        problems.add(path, self.choice, "no workload is chosen", choices=names("workload"))
-
-    @property
-    def choice(self) -> str:
-        """The registered name of this workload, or "" for the bare base."""
-        return choice_name(self) if hasattr(self, "choice_name") else ""
+        problems.add(path, type(self).__name__, "no workload is chosen", choices=names("workload"))
 
     def segment_names(self) -> tuple[str, ...] | None:
         """Return the names of the segments, or None where only the opened source knows them."""
