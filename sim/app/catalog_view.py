@@ -16,7 +16,7 @@ from sim.errors import InputError, Problems
 # Long texts are for the view of one row.
 _ONLY_IN_FULL = ("source", "notes", "date", "site_provenance")
 _WIDEST_CELL = 46
-_EDGES = 4
+_BETWEEN, _EDGES = 3, 1
 
 
 def show_catalog(what: str | None, name: str | None, overlay: str | None, console: Console) -> None:
@@ -64,8 +64,8 @@ def _with_prices(rows: Sequence[dict[str, Any]], catalog: Catalog) -> list[dict[
     for row in rows:
         instance = catalog.instances[str(row["name"])]
         region = next(iter(instance.on_demand), None)
-        price = "none" if region is None else f"{instance.on_demand[region][-1].usd_per_hour} in {region}"
-        first = {"name": row["name"], "accelerator": f"{instance.accelerators} x {instance.accelerator}", "usd_per_hour": price}
+        price = "none" if region is None else f"{instance.on_demand[region][-1].usd_per_hour} {region}"
+        first = {"name": row["name"], "usd_per_hour": price, "accelerator": f"{instance.accelerators} x {instance.accelerator}"}
         priced.append(first | {key: value for key, value in row.items() if key not in (*first, "accelerators", "on_demand")})
     return priced
 
@@ -91,7 +91,7 @@ def _show_rows(kind: str, rows: Sequence[dict[str, Any]], console: Console) -> N
 
 
 def _width(key: str, cells: Sequence[str]) -> int:
-    return max(len(text) for text in (key, *cells)) + 2
+    return max(len(text) for text in (key, *cells)) + _BETWEEN
 
 
 def _cell(value: Any) -> str:

@@ -235,21 +235,11 @@ def _check_cold_start(path: str, cold_start: ColdStart, catalog: Catalog, proble
 def _check_failures(scenario: Scenario, problems: Problems) -> None:
     for index, failure in enumerate(scenario.failures):
         path = f"failures[{index}]"
-        at_ns = _duration(f"{path}.at", failure.at, problems)
-        if at_ns is not None:
-            within = at_ns < _horizon_ns(scenario)
-            problems.check(within, f"{path}.at", failure.at, "is not before the end", f"below {scenario.horizon}")
+        # One after the end does not happen: a shorter horizon needs no other change.
+        _duration(f"{path}.at", failure.at, problems)
         known = scenario.pools or ["none is defined"]
         problems.check(failure.pool in scenario.pools, f"{path}.pool", failure.pool, "there is no such pool", choices=known)
         _check_between(f"{path}.nodes", failure.nodes, 1, MOST_COUNT, problems)
-
-
-def _horizon_ns(scenario: Scenario) -> float:
-    """Return the horizon, or infinity where it is not one (that is a problem of its own)."""
-    try:
-        return scenario.horizon_ns or math.inf
-    except ValueError:
-        return math.inf
 
 
 def _check_account(scenario: Scenario, problems: Problems) -> None:
