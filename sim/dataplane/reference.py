@@ -554,15 +554,15 @@ class ReferencePlane(DataPlane):
             self._fire(Watch.QUEUE_ABOVE, queue)
 
     def _check_idle(self, replica: Replica) -> None:
-        """Set the timer of an idle watch; it does nothing if the replica has worked in between."""
-        level = self.watches.get((Watch.IDLE_SINCE, replica.number))
+        """Set the timer of an idle watch; it does nothing if the replica has worked or the watch was set anew in between."""
+        key, since_ns = (Watch.IDLE_SINCE, replica.number), replica.idle_since_ns
+        level = self.watches.get(key)
         if level is None:
             return
-        since_ns = replica.idle_since_ns
 
         def ring(_: simpy.Event) -> None:
             self._now_ns = int(self.env.now)
-            if replica.step_end is None and replica.idle_since_ns == since_ns:
+            if replica.step_end is None and replica.idle_since_ns == since_ns and self.watches.get(key) == level:
                 self._fire(Watch.IDLE_SINCE, replica.number)
 
         At(self.env, max(since_ns + level, self._now_ns), layout.TIMER + replica.index, ring)
