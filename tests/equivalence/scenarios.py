@@ -1,0 +1,339 @@
+"""Random scenarios for engines: a plane, its arrivals, what control does to it, and a player that records everything seen.
+
+Two fifths of the scenarios lie on one lattice (every boundary, arrival, deadline and action at a whole millisecond), because ties
+in time are all but invisible elsewhere.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+from engine_kit import MS, OFFSET_400_DAYS_NS
+from hypothesis import strategies as st
+from play import Clients
+
+from sim.dataplane.engine import UNLIMITED, DataPlane, Hit, PlaneConfig, ReplicaSpec, ReplicaTotals, StreamRules, View, Watch
+from sim.dataplane.layout import NEVER_NS
+from sim.domain.traffic import NO_DEADLINE, RequestBlock
+from sim.perf.steptime import StepModel
+from sim.policies.routers import LeastKv, LeastOutstanding, PowerOfTwo, Random, RoundRobin
+
+ROUTERS = (LeastOutstanding, LeastKv, RoundRobin, Random, PowerOfTwo)
+ADD, DRAIN, KILL, KILL_TWO, VIEW, WATCH = "add", "drain", "kill", "kill two", "view", "watch"
+Tables = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing control does: `choice` picks a spec (add), a living replica (drain, kill) or a subject (watch), modulo how many."""
+
+    at_ns: int
+    kind: str
+    choice: int = 0
+    reason: Watch = Watch.QUEUE_ABOVE
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A whole run. Times are relative to `plane.start_ns`.
+
+    Parameters
+    ----------
+    replicas : specs of the replicas added at the start. block_size : arrivals come in blocks of this size.
+    rescue : a replica is added when an arrival finds none (the reaction to a watch).
+    settle : at the end add a replica of every spec and run until nothing moves; otherwise close in the middle of things.
+    """
+
+    plane: PlaneConfig
+    arrivals: RequestBlock
+    clients: Clients | None
+    replicas: tuple[int, ...]
+    actions: tuple[Action, ...]
+    end_ns: int
+    block_size: int
+    rescue: bool
+    settle: bool
+
+    def starting(self, start_ns: int) -> Scenario:
+        """The same scenario at another absolute time."""
+        return replace(self, plane=replace(self.plane, start_ns=start_ns))
+
+    def blocks(self, size: int) -> list[RequestBlock]:
+        """Arrivals and deadlines at absolute times, cut into blocks."""
+        rows, start_ns = self.arrivals, self.plane.start_ns
+        deadline_ns = np.where(rows.deadline_ns == NO_DEADLINE, NO_DEADLINE, rows.deadline_ns + start_ns)
+        moved = rows.with_columns(arrival_ns=rows.arrival_ns + start_ns, deadline_ns=deadline_ns)
+        return [moved.take(slice(at, at + size)) for at in range(0, len(moved), size)]
+
+
+def _step(rng: random.Random, lattice: bool) -> StepModel:
+    power = {"base_w": 200.0, "weights_j": 0.01, "token_j": 0.002, "context_j": 1e-5, "tdp_w": rng.choice([215.0, 300.0, 1e6])}
+    if lattice:
+        return StepModel(**rng.choice([{"fixed_ns": float(MS)}, {"token_ns": float(MS)}]), **power)
+    return StepModel(
+        linear_ns=rng.uniform(0, 40_000),
+        head_ns=rng.uniform(0, 5_000),
+        weights_ns=rng.uniform(0, 500_000),
+        overlap=rng.choice([0.0, 0.3, 1.0]),
+        attention_ns=rng.choice([0.0, rng.uniform(0, 300)]),
+        token_ns=rng.uniform(0, 5_000),
+        fixed_ns=rng.uniform(1_000, 900_000),
+        sequence_ns=rng.uniform(0, 20_000),
+        context_ns=rng.choice([0.0, rng.uniform(0, 900), 0.04]),
+        head_j=1e-3,
+        attention_j=1e-6,
+        **power,
+    )
+
+
+def _spec(rng: random.Random, kinds: int, streams: int, mixed: bool) -> ReplicaSpec:
+    seats = rng.choice([1, 2, 3, 6, 16])
+    return ReplicaSpec(
+        kind=rng.randrange(kinds),
+        seats=seats,
+        token_budget=seats + rng.choice([0, 1, 5, 30, 1_000]),
+        kv_tokens=rng.choice([40, 60, 90, 150, 10_000]),
+        watermark_tokens=rng.choice([1, 1, 4, 20]),
+        max_model_len=rng.choice([UNLIMITED, UNLIMITED, 50]),
+        max_outstanding=rng.choice([1, 2, seats, 2 * seats, UNLIMITED]),
+        streams=frozenset(rng.sample(range(streams), rng.randint(1, streams))) if mixed and rng.random() < 0.4 else frozenset(),
+        net_ns=rng.choice([0, 0, 12_345]),
+        weight=rng.choice([1.0, 2.0]),
+    )
+
+
+def _moment(rng: random.Random, most_ns: int, lattice: bool) -> int:
+    return rng.randint(0, most_ns // MS) * MS if lattice else rng.randint(0, most_ns)
+
+
+def _rules(rng: random.Random, queues: int, priorities: int, lattice: bool) -> StreamRules:
+    return StreamRules(
+        queue=rng.randrange(queues),
+        priority=rng.randrange(priorities),
+        max_attempts=rng.choice([1, 2, 3]),
+        queue_timeout_ns=rng.choice([NEVER_NS, NEVER_NS, MS + _moment(rng, 20 * MS, lattice), _moment(rng, 3 * MS, lattice)]),
+        ttft_ns=rng.choice([NEVER_NS, 5 * MS, 20 * MS]),
+        tpot_ns=rng.choice([NEVER_NS, MS]),
+        e2e_ns=rng.choice([NEVER_NS, 15 * MS]),
+    )
+
+
+def _arrivals(rng: random.Random, requests: int, span_ns: int, streams: int, lattice: bool) -> RequestBlock:
+    times = sorted(_moment(rng, span_ns, lattice) for _ in range(requests))
+    longest = rng.choice([4, 12, 30])
+    deadlines = [t + 1 + _moment(rng, 10 * MS, lattice) if rng.random() < 0.1 else NO_DEADLINE for t in times]
+    return RequestBlock.of(
+        arrival_ns=times,
+        prompt_tokens=[rng.randint(1, rng.choice([3, 30, 50])) for _ in times],
+        output_tokens=[rng.randint(1, longest) for _ in times],
+        stream=[rng.randrange(streams) for _ in times],
+        client=[rng.randrange(5) for _ in times],
+        prefix_tokens=[rng.choice([0, 0, 5, 40]) for _ in times],
+        prefix=[rng.choice([0, 0, 1]) for _ in times],
+        deadline_ns=deadlines,
+        tag=[rng.getrandbits(64) for _ in times],
+    )
+
+
+def _clients(rng: random.Random, stream: int, lattice: bool) -> Clients:
+    def row() -> tuple[int, int, int]:
+        return rng.choice([0, _moment(rng, 5 * MS, lattice)]), rng.randint(1, 30), rng.randint(1, 12)
+
+    return Clients([[row() for _ in range(rng.randint(0, 6))] for _ in range(rng.randint(1, 4))], stream, rng.choice([1, 2, 5]))
+
+
+def _action(rng: random.Random, end_ns: int, lattice: bool) -> Action:
+    kind = rng.choice([ADD, ADD, DRAIN, DRAIN, KILL, KILL, KILL_TWO, VIEW, VIEW, WATCH])
+    reason = rng.choice(list(Watch)[1:])
+    return Action(_moment(rng, end_ns, lattice), kind, rng.randrange(1_000), reason, rng.choice([0, 1, 3, 2 * MS]))
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> Scenario:
+    """A random scenario; its size is drawn by hypothesis (so that a failure shrinks), its details by a seed."""
+    lattice = draw(st.sampled_from([False, False, False, True, True]), label="lattice")
+    requests = draw(st.integers(0, 120), label="requests")
+    actions = draw(st.integers(0, 12), label="actions")
+    streams = draw(st.integers(1, 3), label="streams")
+    mixed = draw(st.booleans(), label="mixed")
+    rng = random.Random(draw(st.integers(0, 2**32), label="seed"))
+    kinds, queues, priorities = rng.randint(1, 2) if mixed else 1, rng.choice([1, 1, streams]), rng.choice([1, 1, 2, 3])
+    span_ns = rng.choice([0, 5, 40, 150]) * MS
+    end_ns = max(span_ns, MS) * rng.choice([1, 2])
+    specs = tuple(_spec(rng, kinds, streams, mixed) for _ in range(rng.randint(1, 3) if mixed else 1))
+    plane = PlaneConfig(
+        steps=tuple(_step(rng, lattice) for _ in range(kinds)),
+        specs=specs,
+        streams=tuple(_rules(rng, queues, priorities, lattice) for _ in range(streams)),
+        max_queue=tuple(rng.choice([0, 1, 3, UNLIMITED, UNLIMITED]) for _ in range(queues)),
+        router=rng.choice(ROUTERS)(),
+        records=1,
+        ring_s=rng.choice([0, 1, 3]),
+        start_ns=rng.choice([0, OFFSET_400_DAYS_NS]),
+    )
+    return Scenario(
+        plane=plane,
+        arrivals=_arrivals(rng, requests, span_ns, streams, lattice),
+        clients=_clients(rng, rng.randrange(streams), lattice) if rng.random() < 0.3 else None,
+        replicas=tuple(rng.randrange(len(specs)) for _ in range(rng.randint(0, 4))),
+        actions=tuple(sorted((_action(rng, end_ns, lattice) for _ in range(actions)), key=lambda action: action.at_ns)),
+        end_ns=end_ns,
+        block_size=rng.choice([1, 2, 7, 65_536]),
+        rescue=rng.random() < 0.5,
+        settle=rng.random() < 0.5,
+    )
+
+
+@dataclass
+class Played:
+    """Everything a run showed: views in the order of the actions (the last is that of `close`), hits, records, accounts."""
+
+    start_ns: int
+    views: list[View]
+    hits: list[Hit]
+    records: dict[str, npt.NDArray[np.int64]]
+    retired: list[ReplicaTotals]
+    histograms: npt.NDArray[np.int64]
+
+    def tables(self) -> Tables:
+        """All of it as arrays by name, times relative to the start."""
+        start_ns, tables = self.start_ns, {"histograms": self.histograms}
+        for name, column in self.records.items():
+            at = name in ("arrival_ns", "first_token_ns", "leave_ns")
+            tables[f"records.{name}"] = np.where(column >= 0, column - start_ns, -1) if at else column
+        for number, view in enumerate(self.views):
+            for field in fields(view):
+                value = getattr(view, field.name)
+                tables[f"view {number}.{field.name}"] = np.asarray(value - start_ns if field.name == "time_ns" else value)
+        tables["hits"] = np.array([(hit.time_ns - start_ns, int(hit.reason), hit.subject) for hit in self.hits], np.int64)
+        for totals in self.retired:
+            for field in fields(totals):
+                value = getattr(totals, field.name)
+                at = field.name in ("added_ns", "drain_ns", "removed_ns")
+                value = -1 if value is None else value - start_ns if at else value
+                tables[f"replica {totals.replica}.{field.name}"] = np.asarray(value)
+        return tables
+
+
+class Player:
+    """Control for one run of a scenario.
+
+    Parameters
+    ----------
+    looks : extra times, relative to the start, at which the plane is advanced to and looked at.
+    at_event : called with the plane after every instant in which something happened.
+    """
+
+    def __init__(
+        self,
+        engine: type[DataPlane],
+        scenario: Scenario,
+        looks: Sequence[int] = (),
+        at_event: Callable[[DataPlane], None] | None = None,
+        block_size: int | None = None,
+    ) -> None:
+        self.scenario, self.looks, self.at_event = scenario, sorted(looks), at_event
+        self.start_ns = scenario.plane.start_ns
+        self.plane = engine(scenario.plane, scenario.blocks(block_size or scenario.block_size), scenario.clients)
+        self.living: list[int] = []
+        self.hits: list[Hit] = []
+        self.views: list[View] = []
+        self.retired: list[ReplicaTotals] = []
+
+    def play(self) -> Played:
+        """Run the scenario to its end."""
+        scenario, plane = self.scenario, self.plane
+        if scenario.rescue:
+            plane.watch(self.start_ns, Watch.ARRIVAL_WITHOUT_CAPACITY, 0)
+        for spec in scenario.replicas:
+            self._add(spec)
+        for action in scenario.actions:
+            self._to(self.start_ns + action.at_ns)
+            self._act(action)
+            self._to(self.start_ns + action.at_ns)
+        self._to(self.start_ns + scenario.end_ns)
+        if scenario.settle:
+            self._settle()
+        self.views.append(plane.close(plane.now_ns))
+        records = plane.take_records()
+        order = np.lexsort((np.arange(len(records["request"])), records["request"]))
+        records = {name: column[order] for name, column in records.items()}
+        return Played(self.start_ns, self.views, self.hits, records, self.retired + plane.take_retired(), plane.histograms())
+
+    def _settle(self) -> None:
+        for spec in range(len(self.scenario.plane.specs)):
+            self._add(spec)
+        self._to(self.plane.now_ns)
+        while (t_ns := self.plane.peek_ns()) < NEVER_NS:
+            self._to(t_ns)
+
+    def _add(self, spec: int) -> None:
+        self.living.append(self.plane.add_replica(self.plane.now_ns, spec))
+
+    def _act(self, action: Action) -> None:
+        plane, t_ns, living, scenario = self.plane, self.plane.now_ns, self.living, self.scenario
+        if action.kind == ADD:
+            self._add(action.choice % len(scenario.plane.specs))
+        elif action.kind == VIEW:
+            self.views.append(plane.view(t_ns))
+            self.retired += plane.take_retired()
+        elif action.kind == WATCH and action.reason is not Watch.IDLE_SINCE:
+            of_queue = action.reason is not Watch.BACKLOG_EMPTY
+            subjects = len(scenario.plane.max_queue if of_queue else scenario.plane.streams)
+            plane.watch(t_ns, action.reason, action.choice % subjects, action.level)
+        elif living and action.kind == WATCH:
+            plane.watch(t_ns, Watch.IDLE_SINCE, living[action.choice % len(living)], action.level)
+        elif living and action.kind == DRAIN:
+            plane.drain_replica(t_ns, living[action.choice % len(living)])
+        elif living and action.kind in (KILL, KILL_TWO):
+            first = action.choice % len(living)
+            dead = living[first : first + (2 if action.kind == KILL_TWO else 1)]
+            plane.kill_replica(t_ns, *dead)
+            self.living = [replica for replica in living if replica not in dead]
+
+    def _to(self, t_ns: int) -> None:
+        while self.looks and self.start_ns + self.looks[0] <= t_ns:
+            look_ns = self.start_ns + self.looks.pop(0)
+            if look_ns >= self.plane.now_ns:
+                self._advance(look_ns)
+                self.plane.view(look_ns)
+        self._advance(t_ns)
+
+    def _advance(self, t_ns: int) -> None:
+        while True:
+            stop_ns = t_ns if self.at_event is None else min(t_ns, self.plane.peek_ns())
+            hit = self.plane.advance(stop_ns)
+            if hit is not None:
+                self._react(hit)
+            if self.at_event is not None:
+                self.at_event(self.plane)
+            if hit is None and stop_ns == t_ns:
+                return
+
+    def _react(self, hit: Hit) -> None:
+        """Data first, then control: everything at the time of the hit happens before a replica is added."""
+        rescue = False
+        while hit is not None:
+            self.hits.append(hit)
+            if hit.reason is Watch.DRAINED:
+                self.living.remove(hit.subject)
+            rescue |= hit.reason is Watch.ARRIVAL_WITHOUT_CAPACITY
+            hit = self.plane.advance(hit.time_ns)  # type: ignore[assignment]
+        if rescue:
+            self._add(0)
+
+
+def differences(one: Tables, other: Tables, relative: float = 1e-9) -> list[str]:
+    """Names of tables that are not equal: integers exactly, floats to a relative error (and 1e-6 ns or J near zero)."""
+    different = sorted(set(one) ^ set(other))
+    for name in sorted(set(one) & set(other)):
+        a, b = one[name], other[name]
+        exact = a.dtype.kind != "f"
+        if a.shape != b.shape or a.dtype != b.dtype or not (np.array_equal(a, b) if exact else np.allclose(a, b, relative, 1e-6)):
+            different.append(name)
+    return different
