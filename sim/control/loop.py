@@ -15,7 +15,7 @@ import simpy
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import Ledger, PoolBilling
 from sim.billing.tariffs import pool_tariff
-from sim.control.controllers import control
+from sim.control.controllers import Controller
 from sim.control.failures import crashes
 from sim.control.meter import Meter
 from sim.control.provisioner import Provisioner
@@ -74,7 +74,7 @@ def run(world: World, sink: Spool, progress: Callable[[Progress], None] | None =
             (provisioner.start_ready if deployment.start == "ready" else provisioner.set_wanted)(name, wanted)
     for name, deployment in scenario.deployments.items():
         if name in world.plane_of:
-            env.process(control(env, world, provisioner, sink, name, deployment.autoscaler))
+            Controller(env, world, provisioner, sink, name, deployment.autoscaler).start()
     for failure in scenario.failures:
         env.process(crashes(env, failure, provisioner))
     env.process(meter.run(env))

@@ -32,6 +32,7 @@ class Plane:
 
     number: int
     engine: DataPlane
+    engine_config: PlaneConfig
     services: list[str]
     streams: list[Stream]
     specs: dict[tuple[str, str], int]
@@ -124,7 +125,7 @@ def _build_plane(world: World, services: list[str]) -> None:
     )
     arrivals = world.timed(merge(sources, keys))
     engine = ENGINES[scenario.engine](config, arrivals, merge_clients(sources, keys))
-    plane = Plane(len(world.planes), engine, services, streams, spec_numbers, accepted)
+    plane = Plane(len(world.planes), engine, config, services, streams, spec_numbers, accepted)
     world.planes.append(plane)
     world.plane_of.update(dict.fromkeys(accepted, plane.number))
 

@@ -29,9 +29,9 @@ class Schedule(Autoscaler):
 
     Examples
     --------
-    >>> view = DeploymentView(time_ns=0, wanted=1, ready=1, booting=0, draining=0, waiting=0, running=0, arrived=0)
-    >>> Schedule(replicas=1, steps=[ScheduleStep("6h", 4)]).next_look_ns(view) // 3_600_000_000_000
-    6
+    >>> night = Schedule(replicas=4, steps=[ScheduleStep("6h", 8), ScheduleStep("22h", 2)])
+    >>> night.initial_replicas(), night.most_replicas()
+    (4, 8)
     """
 
     replicas: int = 1
