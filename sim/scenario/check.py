@@ -72,7 +72,9 @@ def _catalog(overlay: str, problems: Problems) -> Catalog:
         return load_catalog(overlay or None)
     except InputError as error:
         problems.found.extend(error.problems)
-        return load_catalog()
+    except ValueError as error:  # a path with a null byte
+        problems.add("catalog", overlay, f"cannot be read: {error}")
+    return load_catalog()
 
 
 def _check_run(scenario: Scenario, problems: Problems) -> None:
@@ -143,7 +145,10 @@ def _check_service(name: str, service: Service, scenario: Scenario, problems: Pr
     path = f"services.{name}"
     _check_name("services", name, problems)
     _check_list(f"{path}.deployments", service.deployments, "deployment", scenario.deployments, problems)
-    service.workload.problems(f"{path}.workload", problems)
+    try:
+        service.workload.problems(f"{path}.workload", problems)
+    except OSError as error:  # a file that cannot even be looked for: a name too long, a folder without permission
+        problems.add(f"{path}.workload", error.filename, f"cannot be looked at: {error.strerror}")
     for target in ("ttft_s", "tpot_s", "e2e_s"):
         _check_between(f"{path}.slo.{target}", getattr(service.slo, target), 0.0, LONGEST_S, problems, above=True)
     _check_between(f"{path}.slo.attainment", service.slo.attainment, 0.0, 1.0, problems, above=True)
