@@ -323,7 +323,7 @@ def test_replicas_of_one_node_die_together(engine: Engine) -> None:
 
 @pytest.mark.xfail(reason="rule 22 as written keeps request 2 behind request 1, though an idle replica could take it", strict=True)
 def test_a_redispatch_leaves_nobody_waiting_for_an_idle_replica(engine: Engine) -> None:
-    """2.2 against rule 22: request 1 finds its only replica full; request 2, of another stream, must not wait beside an idle one."""
+    """2.2 against rule 22: request 1 finds its replica full; request 2, of another stream, should not wait beside an idle one."""
     only_0 = spec(seats=1, max_outstanding=1, streams=frozenset({0}))
     only_1 = spec(seats=1, max_outstanding=1, streams=frozenset({1}))
     rows = requests((0, 10, 50), (0, 10, 5), (0, 10, 5), stream=[0, 0, 1])
