@@ -107,7 +107,8 @@ def chunk(offset_ns, rates, cell_ns=NS_PER_S):
 
 
 def test_rescaling_by_hand():
-    # Rates 2, 0, 1 a second: the integral is 2t, stays 2, then grows by 1: gaps of 1, 0.5, 1 and 0.25 arrive at 0.5, 0.75, 2.5, 2.75 s.
+    # Rates 2, 0, 1 a second: the integral is 2t, stays 2, then grows by 1, so gaps of 1, 0.5, 1 and 0.25 arrive at 0.5, 0.75,
+    # 2.5 and 2.75 s.
     gaps = np.array([1.0, 0.5, 1.0, 0.25, 1.0]) * 2**WORK_BITS
     blocks = list(rescaled(iter([gaps.astype(np.int64)]), iter([chunk(0, [2, 0]), chunk(2 * NS_PER_S, [1])])))
     assert np.concatenate(blocks).tolist() == [500_000_000, 750_000_000, 2_500_000_000, 2_750_000_000]

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -40,8 +41,7 @@ def test_azure_times_are_exact_to_a_tenth_of_a_microsecond(written, name):
     rows = read_trace(path, "auto", 0)
     assert lists(rows) == {"time_ns": [0, 4_314_579_700], "prompt": [374, 396], "output": [44, 109], "segment": [0, 0]}
     assert (rows.rows, rows.span_ns, rows.segments, rows.bad_rows) == (2, 4_314_579_700, ("all",), 0)
-    with open(path, "rb") as file:
-        assert rows.sha256 == hashlib.sha256(file.read()).hexdigest()
+    assert rows.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def test_plain_rows_have_segments_and_keep_the_file_order_of_equal_times(written):
@@ -203,4 +203,4 @@ def test_pages_are_slices_of_the_sorted_rows(written):
     )
     pages = [rows.page(first, 30)["prompt"].tolist() for first in range(0, 100, 30)]
     assert [len(page) for page in pages] == [30, 30, 30, 10]
-    assert sum(pages, []) == list(range(100, 0, -1))
+    assert [prompt for page in pages for prompt in page] == list(range(100, 0, -1))

@@ -139,8 +139,8 @@ def test_every_problem_is_found_at_once():
         )
     )
     assert set(found) == {
-        ".preset", ".rate_per_s", ".renewal_family", ".renewal_cv", ".noise_tau_s", ".week_profile", ".prompt.mean", ".output.log_mean",
-        ".output.log_sd", ".output.cap", ".events[0].start", ".events[0].factor", ".segments.free",
+        ".preset", ".rate_per_s", ".renewal_family", ".renewal_cv", ".noise_tau_s", ".week_profile", ".prompt.mean",
+        ".output.log_mean", ".output.log_sd", ".output.cap", ".events[0].start", ".events[0].factor", ".segments.free",
     }  # fmt: skip
     assert found[".preset"].nearest == "chat-azure-2023"
     assert found[".renewal_family"].nearest == "gamma"
