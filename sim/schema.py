@@ -51,8 +51,8 @@ TABLES: dict[str, Table] = {
             "one stream in one reporting interval; a request belongs to the window in which it leaves",
             ("start_ns", "stream"),
             _columns(
-                ("start_ns", "BIGINT", "ns", "start of the window since the scenario start, inclusive"),
-                ("end_ns", "BIGINT", "ns", "end of the window, exclusive"),
+                ("start_ns", "BIGINT", "ns", "start of the window, exclusive (its events are of the window before)"),
+                ("end_ns", "BIGINT", "ns", "end of the window, inclusive"),
                 ("measured", "BOOLEAN", "", "after the warm-up, so counted in summaries"),
                 ("stream", "INTEGER", "", "stream number"),
                 ("service", "VARCHAR", "", "service"),

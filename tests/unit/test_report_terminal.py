@@ -1,0 +1,114 @@
+"""The terminal report: what it says, that it fits, and that data cannot write on the terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from billing_kit import write_small_run
+from rich.console import Console
+
+from sim.report.tables import tables_page
+from sim.report.terminal import render
+from sim.results.invoice import InvoiceLine
+from sim.results.metrics import summarize
+from sim.results.records import RunResult, RunWriter
+from sim.scenario import Account, Scenario, Service, Slo
+
+ENGINE = {"name": "reference", "wall_s": 1.5, "requests_per_s": 12_345.6, "steps": 1_000_000, "peak_rss_mb": 130.0}
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult:
+    """The small run with summary and manifest."""
+    slo = Slo(ttft_s=0.3, tpot_s=0.02, e2e_s=2.5, attainment=0.95)
+    scenario = Scenario(
+        name=name,
+        start="2026-01-31T22:00:00Z",
+        horizon="3h",
+        services={"chat": Service(slo=slo), "code": Service()},
+        account=Account("account", "UTC"),
+    )
+    with RunWriter(folder) as writer:
+        write_small_run(writer.spool, **options)
+        summary = summarize(writer.merge(), scenario, ENGINE, {"chat": 2})
+        return writer.commit(summary, {"scenario": scenario.to_dict()})
+
+
+def report(result: RunResult, *, width: int = 80, terminal: bool = False) -> str:
+    """The report as text."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system="truecolor" if terminal else None)
+    render(result, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def lines_with(text: str, *words: str) -> list[str]:
+    """Lines that contain all words, with single spaces."""
+    return [" ".join(line.split()) for line in text.splitlines() if all(word in line for word in words)]
+
+
+def test_the_invoice_and_the_rest_say_what_the_tables_say(tmp_path: Path) -> None:
+    text = report(small_run(tmp_path / "run", electricity_billed=True))
+    assert lines_with(text, "2026-01", "compute") == ["2026-01 gpu p5.4xlarge on_demand compute 2.000 h 7.20 per hour 14.40"]
+    # energy of February: steps 0.6 MJ, host 0.72, idle 0.57: 1.89 MJ x 1.25 at 0.10 USD per kWh is 0.065625
+    assert lines_with(text, "2026-02 total") == ["2026-02 total 7.27"]
+    assert lines_with(text, "TOTAL") == ["TOTAL 21.80"]
+    # 1,400 s at 0.001 USD, and 0.30 + 0.14 MJ of steps and host: 0.01528 USD
+    assert lines_with(text, "busy: code/all") == ["busy: code/all 1.42 6.5%"]
+    assert lines_with(text, "TTFT") == ["TTFT 300 ms 251 ms 252 ms 252 ms 96.07% 95% met", "TTFT - - - - - -"]
+    assert lines_with(text, "TPOT") == ["TPOT 20 ms 20.1 ms 20.2 ms 20.2 ms 90.19% 95% MISSED", "TPOT - - - - - -"]
+    assert lines_with(text, "66", "59") == ["chat 66 59 96.07% 3 rejected, 4 unfinished"]
+    assert lines_with(text, "a line of the bill")
+    assert lines_with(text, "skipped") == ["skipped 2 broken input rows"]
+    assert lines_with(text, "assumed") == ["confidence 100.0% of the bill rests on assumed prices"]
+    assert lines_with(text, "no interval: one replication")
+    assert lines_with(text, "results") == [f"results {tmp_path / 'run'}"]
+
+
+def test_it_fits_80_columns_and_is_plain_in_a_pipe(tmp_path: Path) -> None:
+    text = report(small_run(tmp_path / "run"))
+    assert max(len(line.rstrip()) for line in text.splitlines() if not line.startswith("results")) <= 80
+    assert "\x1b" not in text
+    assert "\x1b" in report(small_run(tmp_path / "again"), terminal=True)
+
+
+def test_names_cannot_write_on_the_terminal(tmp_path: Path) -> None:
+    result = small_run(tmp_path / "run", name="[bold]x[/bold]\x1b[2J :smile:\n")
+    result.summary["latency"]["[red]evil\x07[/"] = result.summary["latency"]["chat"]
+    result.summary["slo"]["[red]evil\x07[/"] = {}
+    text = report(result)
+    assert "billcast [bold]x[/bold]?[2J :smile:?" in text
+    assert "[red]evil?[/" in text
+
+
+@pytest.mark.parametrize(
+    ("amounts_nano", "shown"),
+    [
+        # three times 0.334 USD: 0.33 each, but 1.002 together
+        ([334_000_000] * 3, ["0.33", "0.33", "0.33", "0.01", "1.00"]),
+        # three times 0.336: 0.34 each, but 1.008 together
+        ([336_000_000] * 3, ["0.34", "0.34", "0.34", "-0.01", "1.01"]),
+        ([250_000_000] * 2, ["0.25", "0.25", "0.50"]),
+    ],
+)
+def test_printed_lines_add_up_to_the_printed_total(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amounts_nano: list[int], shown: list[str]
+) -> None:
+    lines = [
+        InvoiceLine("2026-01", f"pool{n}", "p5", "on_demand", "compute", 1.0, "instance-hours", "1 per hour", amount)
+        for n, amount in enumerate(amounts_nano)
+    ]
+    monkeypatch.setattr("sim.report.terminal.invoice", lambda _: lines)
+    text = report(small_run(tmp_path / "run"))
+    found = [line.split()[-1] for line in text.splitlines() if line.startswith(("2026-01 pool", "rounding", "TOTAL"))]
+    assert found == shown
+    assert sum(round(float(amount) * 100) for amount in found[:-1]) == round(float(found[-1]) * 100)
+
+
+def test_the_reference_page_of_the_tables_is_up_to_date() -> None:
+    assert (REFERENCE / "tables.md").read_text("utf-8") == tables_page(), (
+        "run: python -m sim.report.tables > docs/reference/tables.md"
+    )
