@@ -109,6 +109,8 @@ def _hydra(user_dir: str | Path | None) -> Iterator[None]:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
+    # The root is no file, so that a folder of one's own needs none and can come before the package's.
+    store.store(name=ROOT, node={"defaults": [{SCENARIO: DEFAULT_SCENARIO}, "_self_"]}, provider="billcast")
     for group in groups():
         for name in names(group):
             store.store(group=group, name=name, node={CHOICE: name}, provider="billcast")

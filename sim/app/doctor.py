@@ -101,7 +101,7 @@ def _cores() -> Finding:
 
 def _configs() -> Finding:
     folder = config_dir()
-    if not (folder / "config.yaml").is_file():
+    if not (folder / "scenario" / "quickstart.yaml").is_file():
         return Finding("configs", str(folder), fine=False, advice="the folder is not there or not whole: install billcast again")
     return Finding("configs", f"{folder}: {', '.join(scenario_names())}")
 

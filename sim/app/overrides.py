@@ -125,12 +125,12 @@ def _unknown(edit: Edit, known: Sequence[str]) -> Problem:
     wrong = edit.key[len(parent) :].lstrip(".").split(".")[0]
     prefix = f"{parent}." if parent else ""
     children = [path[len(prefix) :] for path in known if path.startswith(prefix) and "." not in path[len(prefix) :]]
-    near = nearest_name(wrong, children)
+    near = nearest_name(wrong, children) if parent else ""
     if near:
         nearest = f"{prefix}{near}{edit.key[len(prefix) + len(wrong) :]}"
     else:
-        leaves = sorted({".".join(path.split(".")[-depth:]) for path in known for depth in (1, 2)})
-        nearest = nearest_name(edit.key, leaves)
+        tails = {".".join(path.split(".")[-depth:]) for path in known for depth in (1, 2)}
+        nearest = nearest_name(edit.key, sorted(tails))
     message = f"is not a setting of {parent}" if parent else "is not a setting of this scenario"
     if parent in NAMED:
         message = f"there is no {parent.removesuffix('s')} {wrong!r}; to add one, write +{edit.key}=..."
