@@ -78,6 +78,15 @@ def test_expiry_is_noticed_only_when_a_seat_is_free(engine: Engine) -> None:
     assert done.first[1] == -1
 
 
+@pytest.mark.parametrize(("timeout_ns", "leaves_ms"), [(4 * MS - 1, 4), (4 * MS, 5)])
+def test_a_head_blocked_by_kv_expires_at_the_next_boundary(engine: Engine, timeout_ns: int, leaves_ms: int) -> None:
+    """Rules 15 and 17: seats are free, so the blocked head is looked at after every step; the one behind it gets in at once."""
+    rows = requests((0, 10, 10), (0, 80, 1), (0, 1, 1), deadline_ns=[0, timeout_ns, 0])
+    done = outcome(engine, rows, specs=[spec(kv_tokens=100)])
+    assert done.outcomes == ["completed", "abandoned", "completed"]
+    assert done.left == [10, leaves_ms, leaves_ms + 1]
+
+
 def test_expiry_is_noticed_by_an_arrival_without_room(engine: Engine) -> None:
     """Rules 17 and 19: the arrival at 5 ms finds no room, the head that expired at 2 ms leaves, and the queue of 1 has a place."""
     rows = requests((0, 10, 10), (0, 10, 1), (5 * MS, 10, 1))
