@@ -52,7 +52,7 @@ def attainments(counts: Mapping[str, int], slo: Slo) -> dict[str, dict[str, Any]
     for target in TARGETS:
         threshold_s = getattr(slo, f"{target}_s")
         if threshold_s is not None:
-            met = counts[target] >= slo.attainment * total if total else None
+            met = counts[target] / total >= slo.attainment if total else None
             found[target] = {**_attained(counts[target], total, threshold_s), "goal": slo.attainment, "met": met}
     if found:
         found[ALL_TARGETS] = {**_attained(counts[ALL_TARGETS], total, None), "goal": None, "met": None}

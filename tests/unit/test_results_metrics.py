@@ -74,6 +74,21 @@ def test_nothing_left_is_no_attainment() -> None:
     assert availability(counts) is None
 
 
+def test_a_goal_reached_exactly_is_met() -> None:
+    counts = {"total": 100, "unserved": 0, "ttft": 7, "tpot": 6, "e2e": 100, "all": 6}
+    found = attainments(counts, Slo(ttft_s=1.0, tpot_s=1.0, attainment=0.07))
+    assert (found["ttft"]["met"], found["tpot"]["met"]) == (True, False)
+
+
+def test_mean_tpot_weighs_windows_by_requests_that_have_one(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run") as writer:
+        change = {"tpot_count": 10, "tpot_mean_s": 0.03}
+        write_small_run(Tampering(writer.spool, "windows", {"stream": 0, "start_ns": HOUR}, change))  # type: ignore[arg-type]
+        found = summarize(writer.merge(), scenario(), ENGINE)["latency"]["chat"]
+    # 10 at 30 ms; 25 + 1 + 3 at 20 ms
+    assert found["tpot_s"]["mean"] == pytest.approx((10 * 0.03 + 29 * 0.02) / 39, rel=1e-12)
+
+
 def test_latencies_are_exact_means_and_quantiles_within_a_bin(summary: dict[str, Any]) -> None:
     chat = summary["latency"]["chat"]
     for latency, value_s in (("ttft", 0.25), ("tpot", 0.02), ("e2e", 2.0)):

@@ -91,6 +91,18 @@ def test_arrays_and_rows_may_be_mixed(tmp_path: Path) -> None:
         assert writer.merge().table("events")["number"].tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("rows", [2, 100])
+def test_rows_of_equal_key_stay_in_the_order_in_which_they_came(tmp_path: Path, rows: int) -> None:
+    def decision(reason: str) -> dict[str, object]:
+        return {"time_ns": 5, "deployment": "llama", "policy": "static", "before": 1, "after": 2, "reason": reason}
+
+    with RunWriter(tmp_path / "run", rows) as writer:
+        writer.spool.append("decisions", decision("z"))
+        writer.spool.extend("decisions", {name: [value] * 2 for name, value in decision("y").items()})
+        writer.spool.append("decisions", decision("x"))
+        assert writer.merge().table("decisions")["reason"].tolist() == ["z", "y", "y", "x"]
+
+
 def test_wrong_columns_are_refused(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run") as writer:
         with pytest.raises(ValueError, match=r"lacks columns \['detail'\] or has unknown columns \['detial'\]"):
@@ -171,9 +183,9 @@ def test_what_is_not_a_run_is_said_to_be_none(tmp_path: Path) -> None:
 def test_windows_carry_the_cost_of_their_streams(tmp_path: Path) -> None:
     result = small_run(tmp_path / "run")
     windows = result.table("windows")
-    costs = {(hour, stream): cost for hour, stream, cost in zip(
-        (windows["start_ns"] // 3_600_000_000_000).tolist(), windows["stream"].tolist(), windows["cost_nano_usd"].tolist(), strict=True
-    )}  # fmt: skip
+    hours = (windows["start_ns"] // 3_600_000_000_000).tolist()
+    keys = zip(hours, windows["stream"].tolist(), strict=True)
+    costs = dict(zip(keys, windows["cost_nano_usd"].tolist(), strict=True))
     # Hour 0: llama's accelerator (3.60) 3:1, coder's (3.60) to stream 2. Hour 1: llama 1:1. Hour 2: all 7.20 to stream 0.
     assert costs == {
         (0, 0): 2_700_000_000, (0, 1): 900_000_000, (0, 2): 3_600_000_000,
