@@ -5,8 +5,8 @@ Estimates are batch means corrected by control variates: in each batch the mean 
 are known to differ from their expectations by so much, and a regression removes what of the noise they explain (Lavenberg and
 Welch 1981). The regression's intercept has a Student t interval. Every comparison states how wide its interval may be, so that a
 test cannot pass by being blind: a bias twice as large as the width given is always seen, one as large about every other time.
-The widths are 2 to 3 % for the number in the system and below 0.2 % for utilisation, 5 to 10 % for the mean wait alone, which is
-noisier; its equality with Lindley's recursion, request by request, is in `test_laws.py`.
+Half-widths allowed are 2 to 5 % for the number in the system, 0.2 to 2 % for utilisation, 5 to 10 % for the mean wait alone, which
+is noisier; its equality with Lindley's recursion, request by request, is in `test_laws.py`.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def crowded(scale: int, start_ns: int = 0) -> PlaneConfig:
         StepModel(fixed_ns=3_000.0 * scale, token_ns=500.0 * scale, sequence_ns=250.0 * scale, context_ns=10.0 * scale),
         [spec(seats=3, token_budget=8, kv_tokens=64, max_outstanding=4, net_ns=700 * scale)],
         [StreamRules(queue_timeout_ns=150_000 * scale), StreamRules(priority=1, queue_timeout_ns=90_000 * scale)],
-        max_queue=(6,),
+        max_queue=(1,),
         start_ns=start_ns,
     )
 
