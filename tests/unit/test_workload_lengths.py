@@ -119,3 +119,8 @@ def test_segments_get_their_shares_and_do_not_depend_on_lengths():
     prompt, _ = RequestLengths(lognormal_mixture(CHAT.prompt), fixed(1), 0.0).draw(WORDS)
     first, second = prompt[segments == 0], prompt[segments == 2]
     assert abs(first.mean() - second.mean()) < 4 * prompt.std() * sqrt(1 / len(first) + 1 / len(second))
+
+
+def test_segments_share_the_words_exactly():
+    every = np.arange(4_096, dtype=np.uint64)
+    assert np.bincount(SegmentShares([1, 1, 2]).draw(every)).tolist() == [1_024, 1_024, 2_048]
