@@ -54,6 +54,10 @@ def test_growth_may_fill_the_last_token(engine: Engine, kv_tokens: int, second_l
     """Rule 7: growth is refused only above capacity: with 41 tokens the step at 4 ms still runs and the victim has 4 tokens."""
     done = outcome(engine, requests(*PAIR), specs=[spec(seats=4, kv_tokens=kv_tokens)])
     assert done.left == [20, second_leaves_ms]
+    assert done.column("preemptions") == [0, int(kv_tokens < 1_000)]
+    plane = start(engine, requests(*PAIR), specs=[spec(seats=4, kv_tokens=kv_tokens)])
+    go(plane, 4 * MS)
+    assert plane.view(4 * MS).running.tolist() == [1 if kv_tokens == 40 else 2]
 
 
 def test_the_victim_is_the_latest_admitted(engine: Engine) -> None:
