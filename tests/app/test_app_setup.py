@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(not (ROOT / "Makefile").is_file(), reason="not a
 
 
 def _make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    # What an outer make was called with must not reach this one.
+    outer = ("MAKE", "MFLAGS", "ARGS", "TESTS", "PYTHON")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(outer)}
     return subprocess.run(
         ["make", *words], cwd=folder, env=kept | environment, capture_output=True, text=True, check=False, timeout=120
     )
