@@ -26,7 +26,7 @@ NEVER_NS = (1 << 63) - 1
 # Half a KV block of 16 tokens: the mean fragmentation of a sequence's last block.
 FRAGMENT_TOKENS = 8
 
-# A closed-loop client that was turned away tries its next request no sooner than this, or it would spin in zero time.
+# A closed-loop client that was turned away waits this long before it thinks about its next request, or it could spin in zero time.
 REJECTED_CLIENT_PAUSE_NS = 1_000_000_000
 
 # Purposes of mix64 draws.

@@ -18,11 +18,10 @@ from sim.dataplane import layout
 from sim.dataplane.accounting import Accounts
 from sim.dataplane.engine import DataPlane, Hit, IntArray, PlaneConfig, ReplicaTotals, View, Watch
 from sim.dataplane.looking import look
+from sim.dataplane.routing import choose
 from sim.dataplane.state import At, Replica, Request
 from sim.domain.traffic import BLOCK_DTYPES, NO_DEADLINE, ClosedClients, RequestBlock
 from sim.perf.steptime import FRACTION_BITS, ONE_NS_FX
-from sim.policies.routers import POWER_OF_TWO, RANDOM, ROUND_ROBIN
-from sim.rng import mix64
 
 _COUNTER_OF = {
     layout.FAILED: layout.N_FAILED,
@@ -127,29 +126,12 @@ class ReferencePlane(DataPlane):
         ]
         if not candidates:
             return False
-        replica = self._choose(request, candidates)
+        replica = choose(self.config.router, request, candidates, self.last_pick)
+        self.last_pick = replica.index
         self._enqueue(replica, request)
         if replica.step_end is None:
             self._start_step(replica)
         return True
-
-    def _choose(self, request: Request, candidates: list[Replica]) -> Replica:
-        router = self.config.router
-        if router.mechanism == ROUND_ROBIN:
-            chosen = next((replica for replica in candidates if replica.index > self.last_pick), candidates[0])
-            self.last_pick = chosen.index
-            return chosen
-        if router.mechanism == RANDOM:
-            return candidates[mix64(request.tag, request.attempt, layout.ROUTER_FIRST_DRAW) % len(candidates)]
-        if router.mechanism == POWER_OF_TWO:
-            if len(candidates) == 1:
-                return candidates[0]
-            first = mix64(request.tag, request.attempt, layout.ROUTER_FIRST_DRAW) % len(candidates)
-            second = mix64(request.tag, request.attempt, layout.ROUTER_SECOND_DRAW) % (len(candidates) - 1)
-            second += second >= first
-            return min(candidates[first], candidates[second], key=lambda replica: (replica.outstanding, replica.index))
-        params = router.params()
-        return min(candidates, key=lambda replica: (round(router.score(replica.features(), params), 9), replica.index))
 
     def _enqueue(self, replica: Replica, request: Request) -> None:
         replica.waiting[request.level].append(request)
@@ -491,13 +473,13 @@ class ReferencePlane(DataPlane):
             raise ValueError(f"control acts at {t_ns} ns, but the engine has been advanced to {self._now_ns} ns")
 
     def _redispatch(self, leaving: list[Request]) -> None:
-        """Send requests through the router in id order; from the first of a queue without room, to the front of that queue."""
+        """Send requests through the router in id order; those that find no room go to the front of their queue, in that order."""
         back: list[Request] = []
         full: set[int] = set()
         for request in leaving:
             self.accounts.counters[request.stream][layout.REDISPATCHED] += 1
             queue = self.config.streams[request.stream].queue
-            if queue in full or not self._dispatch(request):
+            if not self._dispatch(request):
                 full.add(queue)
                 back.append(request)
         for request in reversed(back):

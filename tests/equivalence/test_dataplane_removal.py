@@ -321,7 +321,6 @@ def test_replicas_of_one_node_die_together(engine: Engine) -> None:
     assert done.column("attempts") == [2, 2, 1, 1]
 
 
-@pytest.mark.xfail(reason="rule 22 as written keeps request 2 behind request 1, though an idle replica could take it", strict=True)
 def test_a_redispatch_leaves_nobody_waiting_for_an_idle_replica(engine: Engine) -> None:
     """2.2 against rule 22: request 1 finds its replica full; request 2, of another stream, should not wait beside an idle one."""
     only_0 = spec(seats=1, max_outstanding=1, streams=frozenset({0}))
