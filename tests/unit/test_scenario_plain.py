@@ -27,7 +27,7 @@ def _rich_scenario() -> Scenario:
         services={"chat": Service(Synthetic(rate_per_s=3.0, segments={"a": 0.5}), ["d"], Slo(ttft_s=0.5), PowerOfTwo())},
         deployments={"d": Deployment(autoscaler=Schedule(2, [ScheduleStep("6h", 4)]), pools=["p"], max_model_len=4096)},
         pools={"p": Pool(price_usd_per_hour="1.25")},
-        failures=[Failure("1h", "p", 2)],
+        failures=[Failure("1h", "p", nodes=2)],
     )
 
 
