@@ -1,0 +1,92 @@
+"""The figures of a run: one function each, from a saved run to a matplotlib Figure, without pyplot and its global state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from sim.report.figures.budget import slo_burn_down
+from sim.report.figures.cost import cost_stack
+from sim.report.figures.fleet import demand_and_replicas
+from sim.report.figures.latency_cdf import latency_cdfs
+from sim.report.figures.latency_time import latency_over_time
+from sim.report.figures.queue import queue_over_time
+from sim.results.records import RunResult
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the report.
+
+    Parameters
+    ----------
+    name : of its files. heading : above it. caption : how to read it. draw : makes it.
+    """
+
+    name: str
+    heading: str
+    caption: str
+    draw: Callable[[RunResult], Figure]
+
+
+CHARTS = (
+    Chart(
+        "demand_and_replicas",
+        "Demand against replicas",
+        "Above, arrivals per second, mean of each reporting window. Below, replicas by state, exact in time: booting "
+        "from the request for a replica until it is ready, draining from the order to leave until it is gone. A "
+        "triangle marks a decision at the number it asked for, a cross replicas that were lost.",
+        demand_and_replicas,
+    ),
+    Chart(
+        "latency_cdfs",
+        "Latency distributions",
+        "Share of all requests that left (after the warm-up) whose latency was at most so long. Requests that were "
+        "not served have no latency, so a curve ends below 100 % where there were any; an answer of one token has no "
+        "TPOT and cannot miss its target. The diamond is the SLO attainment.",
+        latency_cdfs,
+    ),
+    Chart(
+        "latency_over_time",
+        "Latency over time",
+        "Percentiles of the requests that completed in each reporting window, by stream (service and segment). A gap "
+        "is a window without completions.",
+        latency_over_time,
+    ),
+    Chart(
+        "queue_over_time",
+        "Queue and requests not served",
+        "Above, requests that waited for a place in a batch, time mean of each window. Below, requests that left "
+        "without an answer: rejected on arrival, abandoned after the queue timeout, or failed after all attempts.",
+        queue_over_time,
+    ),
+    Chart(
+        "slo_burn_down",
+        "Error budgets",
+        "A goal of 99 % allows 1 % of the run's requests to be bad: that is the error budget. Each bad request burns "
+        "a part of it when it leaves. Below 0 more requests were bad than the goal allows in the whole run, so the "
+        "goal is missed whatever follows. Thick pieces that end in a dot are the windows that burnt most.",
+        slo_burn_down,
+    ),
+    Chart(
+        "cost_stack",
+        "Where the money went",
+        "The bill by calendar day (hour in a run under two days) of the account's zone. Every charge is split exactly"
+        " into work (busy, by the service that pays) and booting, idle, draining and lost time. The first and the "
+        "last bar can be partial.",
+        cost_stack,
+    ),
+)
+
+__all__ = [
+    "CHARTS",
+    "Chart",
+    "cost_stack",
+    "demand_and_replicas",
+    "latency_cdfs",
+    "latency_over_time",
+    "queue_over_time",
+    "slo_burn_down",
+]
