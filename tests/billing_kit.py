@@ -11,7 +11,8 @@ import numpy as np
 
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import OPEN_AT_END, Ledger, PoolBilling
-from sim.billing.tariffs import OnDemandPerSecond, Rate, dated_rates
+from sim.billing.rates import Rate, dated_rates
+from sim.billing.tariffs import OnDemandPerSecond, Tariff
 from sim.bins import bin_of, edges_ns, quantile_ns
 from sim.domain.hardware import Price, Provenance
 from sim.domain.traffic import Stream
@@ -60,10 +61,10 @@ def price_list(start: datetime, *prices: tuple[str, str]) -> OnDemandPerSecond:
     return OnDemandPerSecond(dated_rates([Price(usd, date, provenance) for date, usd in prices], start))
 
 
-def pool_billing(tariff: OnDemandPerSecond, accelerators: int = 2, *, electricity_billed: bool = False) -> PoolBilling:
+def pool_billing(tariff: Tariff, accelerators: int = 2, *, electricity_billed: bool = False) -> PoolBilling:
     """A pool of machines of 100 W per idle accelerator and 200 W for the host, at 0.10 USD per kWh."""
     electricity = Electricity(1.25, "0.10", 400.0, "scenario", "assumed")
-    return PoolBilling(tariff, MachinePower(accelerators, 100.0, 200.0), electricity, electricity_billed)
+    return PoolBilling({"us-east-1a": tariff}, MachinePower(accelerators, 100.0, 200.0), electricity, electricity_billed)
 
 
 def make_ledger(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.billing.tariffs import pool_tariff
+from sim.billing.tariffs import pool_tariffs
 from sim.domain.traffic import RequestBlock
 from sim.perf.capacity import CapacitySheet, capacity_sheet
 from sim.policies.base import Autoscaler
@@ -177,7 +177,7 @@ def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load]) 
         except ValueError:
             sheet = None  # its cache holds not even one mean request: `_warnings` says so
     pool = resolved.pools[kind.pool]
-    tariff = pool_tariff(kind.pool, pool.config, pool.instance, scenario.start_instant)
+    tariff = pool_tariffs(kind.pool, resolved)[pool.config.zones[0]]
     per_node = max(pool.instance.accelerators // deployment.tensor_parallel, 1)
     usd_per_hour = tariff.rate(0).nano_usd_per_hour / NANO_PER_USD / per_node
     usd_per_1m = None

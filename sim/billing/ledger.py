@@ -13,15 +13,18 @@ from decimal import Decimal
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from sim.billing.attribution import IDLE, Attribution, RowWeights
+from sim.billing.attribution import IDLE, Attribution, PartKey, RowWeights
 from sim.billing.energy import NANO_KWH_PER_KWH, Electricity, MachinePower
-from sim.billing.tariffs import Rate, Tariff
+from sim.billing.rates import Rate
+from sim.billing.tariffs import INTERRUPTED, Tariff
 from sim.domain.traffic import Stream
 from sim.domain.usage import Lease, UsageSlice
 from sim.scenario import Account
 from sim.units import NS_PER_HOUR, NS_PER_S, divide_half_even
 
 OPEN_AT_END = "end"
+_MACHINE_UNIT = "instance-second"
+_FREE_PRICE = "0 per hour (interrupted early)"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -38,14 +41,18 @@ class PoolBilling:
 
     Parameters
     ----------
-    tariff : price of a machine. power : of one machine. electricity : of the place.
+    tariffs : price of a machine by zone. power : of one machine. electricity : of the place.
     electricity_billed : energy is a line of the bill; otherwise the price of the machine contains it.
     """
 
-    tariff: Tariff
+    tariffs: Mapping[str, Tariff]
     power: MachinePower
     electricity: Electricity
     electricity_billed: bool = False
+
+    def tariff_of(self, lease: Lease) -> Tariff:
+        """Return the tariff of a lease: that of its zone."""
+        return self.tariffs[lease.zone]
 
 
 def _calendar(start: datetime, t_ns: int) -> datetime:
@@ -82,8 +89,17 @@ def hour_cuts(start: datetime, horizon_ns: int, timezone: str) -> Iterator[int]:
 
 
 @dataclass
+class _Booking:
+    """A ledger row and the parts of its amount, before they are written."""
+
+    columns: dict[str, object]
+    amount_nano: int
+    parts: dict[PartKey, int]
+
+
+@dataclass
 class _OpenLease:
-    """A living lease with its open row."""
+    """A living lease with its open row, and the rows held back while an interruption would still make it free."""
 
     lease: Lease
     billed_to_ns: int
@@ -93,6 +109,7 @@ class _OpenLease:
     hour: str = ""
     rate: Rate | None = None
     weights: RowWeights = field(default_factory=RowWeights)
+    held: list[_Booking] = field(default_factory=list)
     amount_nano: int = 0
     nano_kwh: int = 0
     electricity_nano: int = 0
@@ -134,7 +151,13 @@ class Ledger:
     def cuts(self) -> Iterator[int]:
         """Yield the times at which intervals must be cut: hour boundaries and price changes, in order, each once."""
         changes = sorted(
-            {t_ns for pool in self._pools.values() for t_ns in pool.tariff.changes_ns() if 0 < t_ns < self._horizon_ns}
+            {
+                t_ns
+                for pool in self._pools.values()
+                for tariff in pool.tariffs.values()
+                for t_ns in tariff.changes_ns()
+                if 0 < t_ns < self._horizon_ns
+            }
         )
         latest = 0
         for t_ns in heapq.merge(hour_cuts(self._start, self._horizon_ns, self._account.timezone), changes):
@@ -162,7 +185,7 @@ class Ledger:
             if piece.lease != lease.lease or piece.start_ns < start_ns or piece.end_ns > end_ns:
                 raise ValueError(f"lease {lease.lease}: a slice is not of this lease and [{start_ns}, {end_ns}) ns: {piece}")
         pool = self._pools[lease.pool]
-        hour, rate = self._hour(start_ns), pool.tariff.rate(start_ns)
+        hour, rate = self._hour(start_ns), pool.tariff_of(lease).rate(start_ns)
         if (hour, rate) != (opened.hour, opened.rate):
             self._book_time(opened)
             opened.row_start_ns, opened.hour, opened.rate = start_ns, hour, rate
@@ -173,7 +196,8 @@ class Ledger:
     def close_lease(self, lease: Lease) -> None:
         """End a lease: book its open row, then minimum charge and rounding up as a row of category "minimum", and its lease row.
 
-        A lease still open at the end of the run (`end_cause` "end") is billed to the end exactly.
+        A lease still open at the end of the run (`end_cause` "end") is billed to the end exactly. One that its provider interrupted
+        while that makes it free keeps its rows, at a price of 0, and has no minimum.
 
         Raises
         ------
@@ -184,10 +208,12 @@ class Ledger:
             raise ValueError(f"lease {lease.lease}: recorded to {opened.billed_to_ns} ns, ends at {lease.end_ns} ns")
         self._book_time(opened)
         pool = self._pools[lease.pool]
-        life_ns = lease.end_ns - lease.start_ns
-        billed_ns = life_ns if lease.end_cause == OPEN_AT_END else pool.tariff.billed_ns(life_ns)
+        tariff, life_ns = pool.tariff_of(lease), lease.end_ns - lease.start_ns
+        free = lease.end_cause == INTERRUPTED and life_ns < tariff.free_before_ns
+        billed_ns = life_ns if free or lease.end_cause == OPEN_AT_END else tariff.billed_ns(life_ns)
         if billed_ns > life_ns:
             self._book_minimum(opened, lease.end_ns, billed_ns - life_ns)
+        self._release(opened, free=free)
         self._attribution.forget_lease(lease.lease)
         self._sink.append(
             "leases",
@@ -224,65 +250,71 @@ class Ledger:
         """Book the open row of a lease: the machine's time, and its energy where energy is billed."""
         if opened.rate is None or opened.row_start_ns == opened.billed_to_ns:
             return
-        pool, rate = self._pools[opened.lease.pool], opened.rate
+        pool, weights = self._pools[opened.lease.pool], opened.weights
         length_ns = opened.billed_to_ns - opened.row_start_ns
-        parts = self._machine_row(opened, "compute", opened.hour, opened.row_start_ns, length_ns, rate)
-        self._attribute(parts, opened.weights, opened)
-        nano_kwh = pool.electricity.nano_kwh(opened.weights.joules)
+        self._book_machine(opened, "compute", opened.hour, opened.row_start_ns, length_ns, opened.rate, weights)
+        nano_kwh = pool.electricity.nano_kwh(weights.joules)
         cost_nano = pool.electricity.cost_nano_usd(nano_kwh)
         opened.nano_kwh += nano_kwh
         opened.electricity_nano += cost_nano
         if pool.electricity_billed:
-            self._append(
-                opened,
-                category="energy",
-                hour=opened.hour,
-                start_ns=opened.row_start_ns,
-                end_ns=opened.billed_to_ns,
-                quantity=Decimal(nano_kwh) / NANO_KWH_PER_KWH,
-                unit="kWh",
-                unit_price=f"{pool.electricity.usd_per_kwh} per kWh",
-                amount_nano_usd=cost_nano,
-                tariff="metered_energy",
-                source=pool.electricity.source,
-                confidence=pool.electricity.confidence,
-            )
-            self._attribute(cost_nano, opened.weights, opened, by_energy=True)
+            columns: dict[str, object] = {
+                "category": "energy",
+                "local_hour": opened.hour,
+                "start_ns": opened.row_start_ns,
+                "end_ns": opened.billed_to_ns,
+                "quantity": Decimal(nano_kwh) / NANO_KWH_PER_KWH,
+                "unit": "kWh",
+                "unit_price": f"{pool.electricity.usd_per_kwh} per kWh",
+                "tariff": "metered_energy",
+                "source": pool.electricity.source,
+                "confidence": pool.electricity.confidence,
+            }
+            parts = self._attribution.split(weights, cost_nano, opened.deployments, by_energy=True)
+            opened.held.append(_Booking(columns, cost_nano, parts))
         opened.weights = RowWeights()
         opened.row_start_ns = opened.billed_to_ns
+        if opened.billed_to_ns - opened.lease.start_ns >= pool.tariff_of(opened.lease).free_before_ns:
+            self._release(opened)
 
     def _book_minimum(self, opened: _OpenLease, end_ns: int, extra_ns: int) -> None:
         """Book the time charged beyond the end of a lease; it belongs to the lease's last hour and slice, as idle time."""
-        rate = self._pools[opened.lease.pool].tariff.rate(end_ns)
-        hour = opened.hour or self._hour(end_ns)
-        amount_nano = self._machine_row(opened, "minimum", hour, end_ns, extra_ns, rate)
-        names = sorted(opened.deployments)
+        rate = self._pools[opened.lease.pool].tariff_of(opened.lease).rate(end_ns)
         weights = RowWeights()
-        for name in names or [""]:
+        for name in sorted(opened.deployments) or [""]:
             weights.add_overhead((opened.latest_start_ns, IDLE, name), 1.0, 0.0)
-        self._attribute(amount_nano, weights, opened)
+        self._book_machine(opened, "minimum", opened.hour or self._hour(end_ns), end_ns, extra_ns, rate, weights)
 
-    def _machine_row(self, opened: _OpenLease, category: str, hour: str, start_ns: int, length_ns: int, rate: Rate) -> int:
+    def _book_machine(
+        self, opened: _OpenLease, category: str, hour: str, start_ns: int, length_ns: int, rate: Rate, weights: RowWeights
+    ) -> None:
         amount_nano = divide_half_even(rate.nano_usd_per_hour * length_ns, NS_PER_HOUR)
-        self._append(
-            opened,
-            category=category,
-            hour=hour,
-            start_ns=start_ns,
-            end_ns=start_ns + length_ns,
-            quantity=Decimal(length_ns) / NS_PER_S,
-            unit="instance-second",
-            unit_price=f"{rate.usd_per_hour} per hour",
-            amount_nano_usd=amount_nano,
-            tariff=self._pools[opened.lease.pool].tariff.name,
-            source=rate.source,
-            confidence=rate.confidence,
-        )
-        return amount_nano
+        columns: dict[str, object] = {
+            "category": category,
+            "local_hour": hour,
+            "start_ns": start_ns,
+            "end_ns": start_ns + length_ns,
+            "quantity": Decimal(length_ns) / NS_PER_S,
+            "unit": _MACHINE_UNIT,
+            "unit_price": f"{rate.usd_per_hour} per hour",
+            "tariff": self._pools[opened.lease.pool].tariff_of(opened.lease).name,
+            "source": rate.source,
+            "confidence": rate.confidence,
+        }
+        parts = self._attribution.split(weights, amount_nano, opened.deployments)
+        opened.held.append(_Booking(columns, amount_nano, parts))
 
-    def _append(self, opened: _OpenLease, *, hour: str, amount_nano_usd: int, **columns: object) -> None:
+    def _release(self, opened: _OpenLease, *, free: bool = False) -> None:
+        """Write what was booked on a lease; where it turned out free, its machine time at a price of 0."""
+        for booking in opened.held:
+            if free and booking.columns["unit"] == _MACHINE_UNIT:
+                booking = _Booking({**booking.columns, "unit_price": _FREE_PRICE}, 0, {})
+            self._write(opened, booking)
+        opened.held = []
+
+    def _write(self, opened: _OpenLease, booking: _Booking) -> None:
         lease = opened.lease
-        opened.amount_nano += amount_nano_usd
+        opened.amount_nano += booking.amount_nano
         self._sink.append(
             "ledger",
             {
@@ -291,22 +323,17 @@ class Ledger:
                 "lease": lease.lease,
                 "pool": lease.pool,
                 "purchase": lease.purchase,
-                "local_hour": hour,
-                "month": hour[: len("YYYY-MM")],
-                "amount_nano_usd": amount_nano_usd,
-                **columns,
+                "month": str(booking.columns["local_hour"])[: len("YYYY-MM")],
+                "amount_nano_usd": booking.amount_nano,
+                **booking.columns,
             },
         )
-        self._rows += 1
-
-    def _attribute(self, amount_nano: int, weights: RowWeights, opened: _OpenLease, *, by_energy: bool = False) -> None:
-        parts = self._attribution.split(weights, amount_nano, opened.deployments, by_energy=by_energy)
-        for (start_ns, use, deployment, stream), part_nano in parts.items():
+        for (start_ns, use, deployment, stream), part_nano in booking.parts.items():
             service, segment = self._owner.get(stream, ("", ""))
             self._sink.append(
                 "attribution",
                 {
-                    "row": self._rows - 1,
+                    "row": self._rows,
                     "start_ns": start_ns,
                     "use": use,
                     "deployment": deployment,
@@ -316,3 +343,4 @@ class Ledger:
                     "amount_nano_usd": part_nano,
                 },
             )
+        self._rows += 1

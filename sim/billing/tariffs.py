@@ -1,40 +1,70 @@
-"""How a lease is priced: dated prices and the rule that turns its life into billed time."""
+"""How a lease is priced: the price in force at each time, and the rule that turns its life into billed time."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from itertools import pairwise
 from typing import Protocol
 
-from sim.domain.hardware import InstanceType, Price
+from sim.billing.rates import Rate, dated_rates, rate_at
+from sim.billing.spot_prices import SpotPlace, price_path
+from sim.domain.hardware import InstanceType
+from sim.domain.spot import SpotPrice
 from sim.errors import InputError, Problem
 from sim.scenario import Pool
-from sim.units import NS_PER_S, nano_usd
+from sim.scenario.resolve import Resolved
+from sim.units import NS_PER_HOUR, NS_PER_MINUTE, NS_PER_S, nano_usd
 
 # Source: Amazon EC2 on-demand pricing page and the instance life-cycle page (Linux: billed by the second with a minimum of 60
-# seconds each time an instance starts; nothing in `pending`, everything from `running`). Read 2026-11-23; published.
-EC2_GRANULARITY_NS = NS_PER_S
-EC2_MINIMUM_NS = 60 * NS_PER_S
+# seconds each time an instance starts; nothing in `pending`, everything from `running`). Read 2026-11-23; published. Spot has the
+# same granularity and minimum.
+GRANULARITY_NS = NS_PER_S
+MINIMUM_NS = 60 * NS_PER_S
+# The end cause of a lease that its provider took back.
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
-class Rate:
-    """A price per hour in force from a time of the run on.
+class SpotRule:
+    """What a cloud charges for spot machines beside the price in force.
 
     Parameters
     ----------
-    from_ns : since the scenario start; negative when it was in force before.
-    nano_usd_per_hour : the price in nano-dollars. usd_per_hour : as it was written.
-    source, confidence : where it comes from.
+    name : of the rule, for ledger rows. free_before_ns : a lease that the cloud interrupts before this age costs nothing.
     """
 
-    from_ns: int
-    nano_usd_per_hour: int
-    usd_per_hour: str
-    source: str
-    confidence: str
+    name: str
+    free_before_ns: int
+
+
+# Source: Amazon EC2 user guide, "Billing for interrupted Spot Instances" (Linux: interrupted by EC2 in the first hour is free,
+# after that the seconds used; stopped by the user, the seconds used always), read 2026-11-23, published. Google Compute Engine spot
+# VM page: free if preempted in the first minute, read 2026-11-23, published. Azure: no such rule known, assumed.
+SPOT_RULES: Mapping[str, SpotRule] = {
+    "aws": SpotRule("ec2_spot", NS_PER_HOUR),
+    "gcp": SpotRule("gcp_spot", NS_PER_MINUTE),
+    "azure": SpotRule("azure_spot", 0),
+}
+
+
+def seconds_billed_ns(life_ns: int) -> int:
+    """Return a life rounded up to the second, at least 60 seconds.
+
+    Examples
+    --------
+    >>> [seconds_billed_ns(life_ns) // NS_PER_S for life_ns in (59_200_000_000, 61_500_000_000, 90_000_000_000)]
+    [60, 62, 90]
+    """
+    return max(-(-life_ns // GRANULARITY_NS) * GRANULARITY_NS, MINIMUM_NS)
+
+
+def _check_order(rates: tuple[Rate, ...]) -> None:
+    if not rates:
+        raise ValueError("a tariff needs at least one price")
+    if any(later.from_ns <= earlier.from_ns for earlier, later in pairwise(rates)):
+        raise ValueError(f"prices must be in order of their dates: {[rate.from_ns for rate in rates]}")
 
 
 class Tariff(Protocol):
@@ -51,7 +81,11 @@ class Tariff(Protocol):
         """Return the times after the scenario start at which the price changes, in order."""
 
     def billed_ns(self, life_ns: int) -> int:
-        """Return the time billed for a lease that lived this long."""
+        """Return the time billed for a lease that lived this long, where it is charged."""
+
+    @property
+    def free_before_ns(self) -> int:
+        """Age before which a lease that its provider interrupts costs nothing; 0 where there is no such age."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +112,21 @@ class OnDemandPerSecond:
     rates: tuple[Rate, ...]
 
     def __post_init__(self) -> None:
-        if not self.rates:
-            raise ValueError("a tariff needs at least one price")
-        if any(later.from_ns <= earlier.from_ns for earlier, later in zip(self.rates, self.rates[1:], strict=False)):
-            raise ValueError(f"prices must be in order of their dates: {[rate.from_ns for rate in self.rates]}")
+        _check_order(self.rates)
 
     @property
     def name(self) -> str:
         """Name of the rule."""
         return "on_demand_per_second"
 
+    @property
+    def free_before_ns(self) -> int:
+        """An interrupted on-demand lease is charged from its first second."""
+        return 0
+
     def rate(self, t_ns: int) -> Rate:
         """Return the price in force at a time."""
-        return self.rates[max(bisect_right(self.rates, t_ns, key=lambda rate: rate.from_ns) - 1, 0)]
+        return rate_at(self.rates, t_ns)
 
     def changes_ns(self) -> list[int]:
         """Return the times after the scenario start at which the price changes, in order."""
@@ -98,41 +134,60 @@ class OnDemandPerSecond:
 
     def billed_ns(self, life_ns: int) -> int:
         """Return the life rounded up to the second, at least the minimum."""
-        return max(-(-life_ns // EC2_GRANULARITY_NS) * EC2_GRANULARITY_NS, EC2_MINIMUM_NS)
+        return seconds_billed_ns(life_ns)
 
 
-_RULES = {"on_demand": OnDemandPerSecond}
-
-
-def dated_rates(prices: Iterable[Price], start: datetime) -> tuple[Rate, ...]:
-    """Return a dated price list as rates of a run.
+@dataclass(frozen=True)
+class SpotPerSecond:
+    """The price in force in the zone at every second, at least 60 s; nothing for a lease that the cloud interrupts early.
 
     Parameters
     ----------
-    prices : oldest first; a price holds from 00:00 UTC of its date.
-    start : scenario start.
+    rule : of the cloud. rates : prices of the zone, oldest first, at least one.
+
+    Notes
+    -----
+    Sources: see `SPOT_RULES`. Only the end cause "interrupted" can make a lease free: one that the user ends, that crashes or that
+    is still there at the end of the run is charged from its first second.
 
     Examples
     --------
-    >>> from sim.domain.hardware import Provenance
-    >>> price = Price("6.88", "2026-01-06", Provenance("price list", "2026-07-20", "published"))
-    >>> dated_rates([price], datetime(2026, 1, 5, tzinfo=UTC))[0].from_ns == 86_400 * NS_PER_S
-    True
+    >>> tariff = SpotPerSecond(SPOT_RULES["aws"], (Rate(0, 2_000_000_000, "2", "price path", "fitted"),))
+    >>> tariff.name, tariff.free_before_ns // NS_PER_S, tariff.billed_ns(59_000_000_000) // NS_PER_S
+    ('ec2_spot', 3600, 60)
     """
-    return tuple(
-        Rate(
-            from_ns=(datetime.fromisoformat(price.valid_from).replace(tzinfo=UTC) - start) // timedelta(microseconds=1) * 1_000,
-            nano_usd_per_hour=nano_usd(price.usd_per_hour),
-            usd_per_hour=price.usd_per_hour,
-            source=f"{price.provenance.source}, {price.provenance.date}",
-            confidence=price.provenance.confidence,
-        )
-        for price in prices
-    )
+
+    rule: SpotRule
+    rates: tuple[Rate, ...]
+
+    def __post_init__(self) -> None:
+        _check_order(self.rates)
+
+    @property
+    def name(self) -> str:
+        """Name of the rule."""
+        return self.rule.name
+
+    @property
+    def free_before_ns(self) -> int:
+        """Age before which an interruption is free."""
+        return self.rule.free_before_ns
+
+    def rate(self, t_ns: int) -> Rate:
+        """Return the price in force at a time."""
+        return rate_at(self.rates, t_ns)
+
+    def changes_ns(self) -> list[int]:
+        """Return the times after the scenario start at which the price changes, in order."""
+        return [rate.from_ns for rate in self.rates[1:] if rate.from_ns > 0]
+
+    def billed_ns(self, life_ns: int) -> int:
+        """Return the life rounded up to the second, at least the minimum."""
+        return seconds_billed_ns(life_ns)
 
 
-def pool_tariff(name: str, pool: Pool, instance: InstanceType, start: datetime) -> Tariff:
-    """Return the tariff of a pool: its own price if it has one, else the catalog's for its region.
+def on_demand_rates(name: str, pool: Pool, instance: InstanceType, start: datetime) -> tuple[Rate, ...]:
+    """Return the catalog's on-demand prices of a pool's machines in its region.
 
     Parameters
     ----------
@@ -140,15 +195,59 @@ def pool_tariff(name: str, pool: Pool, instance: InstanceType, start: datetime) 
 
     Raises
     ------
-    InputError : no price for the region, or no rule for the purchase option.
+    InputError : no price for the region.
     """
-    if pool.purchase not in _RULES:
-        raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, "has no billing rule", ", ".join(sorted(_RULES)))])
-    if pool.price_usd_per_hour is not None:
-        own = Rate(0, nano_usd(pool.price_usd_per_hour), pool.price_usd_per_hour, "scenario", "assumed")
-        return _RULES[pool.purchase]((own,))
     if not instance.on_demand.get(pool.region):
         regions = ", ".join(sorted(instance.on_demand)) or "none"
         message = f"the catalog has no on-demand price of {instance.name} in this region; set price_usd_per_hour or choose another"
         raise InputError([Problem(f"pools.{name}.region", pool.region, message, regions)])
-    return _RULES[pool.purchase](dated_rates(instance.on_demand[pool.region], start))
+    return dated_rates(instance.on_demand[pool.region], start)
+
+
+def pool_tariffs(name: str, resolved: Resolved) -> dict[str, Tariff]:
+    """Return the tariff of a pool in each of its zones.
+
+    On demand every zone has the same one. Spot zones have a price path each, or the pool's own price, which never changes.
+
+    Raises
+    ------
+    InputError : no price for the region or the instance type, or no rule for the purchase option.
+    """
+    scenario, row = resolved.scenario, resolved.pools[name]
+    pool, instance = row.config, row.instance
+    own = pool.price_usd_per_hour
+    own_rates = () if own is None else (Rate(0, nano_usd(own), own, "scenario", "assumed"),)
+    if pool.purchase == "on_demand":
+        tariff = OnDemandPerSecond(own_rates or on_demand_rates(name, pool, instance, scenario.start_instant))
+        return dict.fromkeys(pool.zones, tariff)
+    if pool.purchase != "spot":
+        raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, "has no billing rule", "on_demand, spot")])
+    if instance.cloud not in SPOT_RULES:
+        allowed = ", ".join(sorted(SPOT_RULES))
+        raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, f"{instance.cloud} has no spot machines", allowed)])
+    rule = SPOT_RULES[instance.cloud]
+    if own_rates:
+        return dict.fromkeys(pool.zones, SpotPerSecond(rule, own_rates))
+    prices = _spot_price(name, pool, instance, resolved)
+    listed = on_demand_rates(name, pool, instance, scenario.start_instant)
+    return {
+        zone: SpotPerSecond(
+            rule,
+            price_path(
+                prices,
+                SpotPlace(instance.name, pool.region, zone, scenario.seed, scenario.replication),
+                scenario.horizon_ns,
+                listed,
+            ),
+        )
+        for zone in pool.zones
+    }
+
+
+def _spot_price(name: str, pool: Pool, instance: InstanceType, resolved: Resolved) -> SpotPrice:
+    rows = resolved.catalog.spot_prices
+    wanted = pool.spot.price or instance.name
+    if wanted not in rows:
+        message = "the catalog has no such spot price; name another row or set price_usd_per_hour"
+        raise InputError([Problem(f"pools.{name}.spot.price", wanted, message, ", ".join(rows))])
+    return rows[wanted]

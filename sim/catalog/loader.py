@@ -13,6 +13,7 @@ from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
 from sim.domain.hardware import Accelerator, ColdStart, Engine, Grid, InstanceType, PowerFit, Provenance, StepFit
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
+from sim.domain.spot import Phases, SpotMarket, SpotNotice, SpotPrice
 from sim.errors import Problems
 
 KINDS: dict[str, type[Any]] = {
@@ -26,8 +27,22 @@ KINDS: dict[str, type[Any]] = {
     "grids": Grid,
     "week_profiles": WeekProfile,
     "workloads": WorkloadPreset,
+    "spot_markets": SpotMarket,
+    "spot_notices": SpotNotice,
+    "spot_prices": SpotPrice,
 }
-FILES = ("accelerators", "instances", "models", "engines", "fits", "cold_starts", "grids", "workloads")
+FILES = (
+    "accelerators",
+    "instances",
+    "models",
+    "engines",
+    "fits",
+    "cold_starts",
+    "grids",
+    "workloads",
+    "spot_markets",
+    "spot_prices",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class Catalog:
     ----------
     fits : by "accelerator/kernels/weight type", for instance "h100-sxm/vllm/bf16". grids : by cloud region.
     cold_starts : by stage or variant of a stage ("pending", "warming_eager") and by storage ("object_store", "nvme").
+    spot_notices : by cloud. spot_prices : by instance type.
 
     Examples
     --------
@@ -60,6 +76,9 @@ class Catalog:
     grids: dict[str, Grid] = field(default_factory=dict)
     week_profiles: dict[str, WeekProfile] = field(default_factory=dict)
     workloads: dict[str, WorkloadPreset] = field(default_factory=dict)
+    spot_markets: dict[str, SpotMarket] = field(default_factory=dict)
+    spot_notices: dict[str, SpotNotice] = field(default_factory=dict)
+    spot_prices: dict[str, SpotPrice] = field(default_factory=dict)
 
     def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
         """Return the row of a kind by name, or None with a problem that lists the names and the nearest.
@@ -259,6 +278,39 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         count, mean = len(row.weights), sum(row.weights) / len(row.weights)
         problems.check(count == HOURS_OF_WEEK, f"{path}.weights", count, "wrong number of weights", str(HOURS_OF_WEEK))
         problems.check(abs(mean - 1) < 1e-3, f"{path}.weights", mean, "the mean must be 1")
+    elif isinstance(row, SpotMarket):
+        _check_spot_market(row, path, problems)
+    elif isinstance(row, SpotPrice):
+        _check_spot_price(row, path, problems)
+
+
+def _check_spot_market(row: SpotMarket, path: str, problems: Problems) -> None:
+    for name, phases in (("up", row.up), ("down", row.down)):
+        problems.check(phases.short_share <= 1, f"{path}.{name}.short_share", phases.short_share, "out of range", "0 to 1")
+        complete = phases == Phases() or min(phases.short_s, phases.long_s) > 0
+        problems.check(complete, f"{path}.{name}", row.name, "a time of a phase is missing", "short_s and long_s above 0")
+    both = (row.up == Phases()) == (row.down == Phases())
+    problems.check(both, f"{path}.down", row.name, "up and down times go together", "both or neither")
+    for field_name in ("region_phi", "all_lost"):
+        value = getattr(row, field_name)
+        problems.check(value <= 1, f"{path}.{field_name}", value, "out of range", "0 to 1")
+    problems.check(row.world_phi <= row.region_phi, f"{path}.world_phi", row.world_phi, "more than region_phi")
+    problems.check(0 < row.batch_mean < 1, f"{path}.batch_mean", row.batch_mean, "out of range", "above 0, below 1")
+    monthly = row.monthly_interruption
+    problems.check(monthly < 1, f"{path}.monthly_interruption", monthly, "out of range", "0 to below 1")
+
+
+def _check_spot_price(row: SpotPrice, path: str, problems: Problems) -> None:
+    levels = [row.ratio_floor, row.ratio_low, row.ratio_median, row.ratio_high, row.ratio_ceiling]
+    ordered = 0 < levels[0] < levels[-1] <= 1 and levels == sorted(levels)
+    allowed = "0 < ratio_floor <= ratio_low <= ratio_median <= ratio_high <= ratio_ceiling <= 1"
+    problems.check(ordered, f"{path}.ratio_median", levels, "ratios are not in order", allowed)
+    problems.check(row.drift_share <= 1, f"{path}.drift_share", row.drift_share, "out of range", "0 to 1")
+    problems.check(row.drift_ar1 < 1, f"{path}.drift_ar1", row.drift_ar1, "out of range", "0 to below 1")
+    problems.check(row.change_gap_h > 0, f"{path}.change_gap_h", row.change_gap_h, "out of range", "above 0")
+    related = row.world_correlation <= row.region_correlation <= 1
+    allowed = "0 <= world_correlation <= region_correlation <= 1"
+    problems.check(related, f"{path}.region_correlation", row.region_correlation, "out of range", allowed)
 
 
 def _check_cold_start(row: ColdStart, path: str, problems: Problems) -> None:

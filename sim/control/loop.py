@@ -14,7 +14,7 @@ import simpy
 
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import Ledger, PoolBilling
-from sim.billing.tariffs import pool_tariff
+from sim.billing.tariffs import pool_tariffs
 from sim.control.controllers import Controller
 from sim.control.failures import crashes
 from sim.control.meter import Meter
@@ -167,7 +167,7 @@ def _pool_billing(resolved: Resolved, pool: ResolvedPool) -> PoolBilling:
     energy, grid = resolved.scenario.energy, pool.grid
     own_price = energy.usd_per_kwh is not None
     return PoolBilling(
-        tariff=pool_tariff(pool.name, pool.config, pool.instance, resolved.scenario.start_instant),
+        tariffs=pool_tariffs(pool.name, resolved),
         power=MachinePower(pool.instance.accelerators, pool.accelerator.idle_w, pool.instance.host_w),
         electricity=Electricity(
             pue=grid.pue if energy.pue is None else energy.pue,

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from billing_kit import own_price, price_list
 
 from sim.billing.energy import Electricity, MachinePower
-from sim.billing.tariffs import OnDemandPerSecond, pool_tariff
+from sim.billing.rates import Rate
+from sim.billing.tariffs import OnDemandPerSecond, pool_tariffs
 from sim.domain.hardware import InstanceType, Price, Provenance
 from sim.errors import InputError
-from sim.scenario import Pool
+from sim.scenario import Pool, Scenario
+from sim.scenario.resolve import resolve
 from sim.units import NS_PER_DAY
 
 START = datetime(2026, 5, 31, tzinfo=UTC)
 LIST = Provenance("price list", "2026-07-20", "published")
 P5 = InstanceType("p5.4xlarge", "aws", "h100-sxm", 1, 16, 256.0, 700.0, {"us-east-1": (Price("6.88", "2026-01-01", LIST),)}, LIST)
+
+
+def rate_at_start(pool: Pool) -> Rate:
+    """Price of a pool "gpu" of the machines above at the start of a run."""
+    resolved = resolve(Scenario(start=START.isoformat(), pools={"gpu": Pool()}))
+    row = replace(resolved.pools["gpu"], config=pool, instance=P5)
+    tariffs = pool_tariffs("gpu", replace(resolved, pools={"gpu": row}))
+    assert list(tariffs) == pool.zones
+    return tariffs[pool.zones[0]].rate(0)
 
 
 def test_the_price_in_force_is_the_latest_that_began() -> None:
@@ -32,12 +44,12 @@ def test_before_the_first_date_the_oldest_price_holds() -> None:
 
 
 def test_a_pool_takes_the_price_of_its_region() -> None:
-    rate = pool_tariff("gpu", Pool(), P5, START).rate(0)
+    rate = rate_at_start(Pool())
     assert (rate.nano_usd_per_hour, rate.source, rate.confidence) == (6_880_000_000, "price list, 2026-07-20", "published")
 
 
 def test_its_own_price_is_an_assumption() -> None:
-    rate = pool_tariff("gpu", Pool(price_usd_per_hour="2.5", region="moon"), P5, START).rate(0)
+    rate = rate_at_start(Pool(price_usd_per_hour="2.5", region="moon"))
     assert (rate.nano_usd_per_hour, rate.source, rate.confidence) == (2_500_000_000, "scenario", "assumed")
 
 
@@ -46,7 +58,7 @@ def test_its_own_price_is_an_assumption() -> None:
 )
 def test_a_pool_without_a_price_or_a_rule_is_refused(pool: Pool, path: str) -> None:
     with pytest.raises(InputError) as caught:
-        pool_tariff("gpu", pool, P5, START)
+        rate_at_start(pool)
     assert [problem.path for problem in caught.value.problems] == [path]
 
 
