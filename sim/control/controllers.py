@@ -10,7 +10,6 @@ import simpy
 
 from sim.billing.ledger import Sink
 from sim.control.metrics_feed import MetricsFeed
-from sim.control.nodes import NOT_REACHED
 from sim.control.provisioner import Provisioner
 from sim.control.world import World
 from sim.policies.base import NEVER_NS, Autoscaler, DeploymentView, Pods
@@ -69,7 +68,7 @@ class Controller:
             wanted=self.provisioner.wanted[self.deployment],
             pods=Pods(
                 number=np.array([replica.number for replica in pods], np.int64),
-                pending=np.array([replica.node.pulled_ns == NOT_REACHED for replica in pods], np.bool_),
+                pending=np.array([replica.is_pending for replica in pods], np.bool_),
                 ready=np.array([replica.is_ready for replica in pods], np.bool_),
                 age_ns=np.array([now_ns - replica.requested_ns for replica in pods], np.int64),
                 ready_ns=np.array([now_ns - replica.ready_ns if replica.is_ready else 0 for replica in pods], np.int64),

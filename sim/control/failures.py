@@ -1,4 +1,4 @@
-"""Dated failures: the scenario's crashes, as SimPy processes."""
+"""Dated failures: the scenario's crashes and times without capacity, as SimPy processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,29 @@ from sim.scenario.model import Failure
 from sim.units import duration_ns
 
 
-def crashes(env: simpy.Environment, failure: Failure, provisioner: Provisioner) -> Generator[simpy.Event, None, None]:
-    """Crash `failure.nodes` running nodes of its pool at its time, the oldest first; fewer if there are fewer."""
+def fail(env: simpy.Environment, failure: Failure, provisioner: Provisioner) -> Generator[simpy.Event, None, None]:
+    """Let a failure happen at its time, if that is before the end of the run."""
     yield env.timeout(duration_ns(failure.at))
-    running = [node for node in provisioner.nodes.values() if node.pool == failure.pool and node.running_ns != NOT_REACHED]
+    if failure.kind == "crash":
+        _crash(failure, provisioner)
+        return
+    machines = provisioner.machines
+    zones = [failure.zone] if failure.zone else provisioner.scenario.pools[failure.pool].zones
+    closed = {(failure.pool, zone) for zone in zones} - machines.closed
+    machines.closed |= closed
+    machines.event("capacity_gone", f"pool {failure.pool}", ", ".join(zones))
+    yield env.timeout(duration_ns(failure.lasts))
+    machines.closed -= closed
+    machines.event("capacity_back", f"pool {failure.pool}", ", ".join(zones))
+
+
+def _crash(failure: Failure, provisioner: Provisioner) -> None:
+    """Crash `failure.nodes` running nodes, the oldest first; fewer if there are fewer."""
+    running = [
+        node for node in provisioner.machines.of(failure.pool) if node.running_ns != NOT_REACHED and failure.zone in ("", node.zone)
+    ]
     running.sort(key=lambda node: (node.running_ns, node.number))
     for node in running[: failure.nodes]:
-        provisioner.crash(node)
+        provisioner.lose(node, "crashed")
     if len(running) < failure.nodes:
-        provisioner.event("crash_without_node", failure.pool, f"{failure.nodes} to crash, {len(running)} running")
+        provisioner.machines.event("crash_without_node", failure.pool, f"{failure.nodes} to crash, {len(running)} running")

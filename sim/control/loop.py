@@ -16,7 +16,8 @@ from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import Ledger, PoolBilling
 from sim.billing.tariffs import pool_tariffs
 from sim.control.controllers import Controller
-from sim.control.failures import crashes
+from sim.control.failures import fail
+from sim.control.market import SpotMarkets
 from sim.control.meter import Meter
 from sim.control.provisioner import Provisioner
 from sim.control.world import NEVER_NS, Plane, World
@@ -67,16 +68,17 @@ def run(world: World, sink: Spool, progress: Callable[[Progress], None] | None =
     scenario = world.resolved.scenario
     env = simpy.Environment(initial_time=0)
     provisioner = Provisioner(env, world, sink)
-    meter = Meter(world, provisioner, _ledger(world, sink), sink)
+    billing = {name: _pool_billing(world.resolved, pool) for name, pool in world.resolved.pools.items()}
+    meter = Meter(world, provisioner, _ledger(world, billing, sink), sink)
+    SpotMarkets(env, provisioner, {name: pool.tariffs for name, pool in billing.items()}).start()
     for name, deployment in scenario.deployments.items():
         if name in world.plane_of:
-            wanted = deployment.autoscaler.initial_replicas()
-            (provisioner.start_ready if deployment.start == "ready" else provisioner.set_wanted)(name, wanted)
+            provisioner.start(name, deployment.autoscaler.initial_replicas())
     for name, deployment in scenario.deployments.items():
         if name in world.plane_of:
             Controller(env, world, provisioner, sink, name, deployment.autoscaler).start()
     for failure in scenario.failures:
-        env.process(crashes(env, failure, provisioner))
+        env.process(fail(env, failure, provisioner))
     env.process(meter.run(env))
     for probe in probes:
         env.process(probe(env, world))
@@ -151,15 +153,13 @@ class _Loop:
         event.callbacks.append(lambda _: self.provisioner.on_hit(plane.number, hit))
 
 
-def _ledger(world: World, sink: Spool) -> Ledger:
-    resolved = world.resolved
-    scenario = resolved.scenario
+def _ledger(world: World, pools: dict[str, PoolBilling], sink: Spool) -> Ledger:
+    scenario = world.resolved.scenario
     streams_of = {
         name: [plane.streams[local].number for local in sorted(plane.streams_of[name])]
         for plane in world.planes
         for name in plane.streams_of
     }
-    pools = {name: _pool_billing(resolved, pool) for name, pool in resolved.pools.items()}
     return Ledger(scenario.start_instant, scenario.horizon_ns, scenario.account, pools, world.streams, streams_of, sink)
 
 

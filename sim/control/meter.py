@@ -149,21 +149,23 @@ class Meter:
             numbers = self.provisioner.by_plane_number
             found = _marks(view) | {totals.replica: _mark_of(totals) for totals in plane.engine.take_retired()}
             marks.update({numbers[plane.number, number].number: mark for number, mark in found.items()})
-        ended, self.provisioner.ended_replicas = self.provisioner.ended_replicas, []
+        ended, self.provisioner.ended = self.provisioner.ended, []
         slices = []
         for replica in [*self.provisioner.replicas.values(), *ended]:
             mark = marks.get(replica.number, _Mark(shares_ns=[]))
-            piece = self._slice(replica, at_ns, mark)
-            if piece is not None:
-                slices.append((replica, piece))
+            for node, accelerators in replica.gang:
+                piece = self._slice(replica, node, accelerators, at_ns, mark)
+                if piece is not None:
+                    slices.append((replica, piece))
             self.marks[replica.number] = mark
         for replica in sorted(ended, key=lambda replica: replica.number):
             self._write_replica(replica, self.marks.pop(replica.number))
             self.provisioner.by_plane_number.pop((replica.plane, replica.plane_number), None)
         return sorted(slices, key=lambda pair: (pair[1].lease, pair[0].number))
 
-    def _slice(self, replica: ReplicaLife, at_ns: int, mark: _Mark) -> UsageSlice | None:
-        lease = replica.node.lease
+    def _slice(self, replica: ReplicaLife, node: Node, accelerators: int, at_ns: int, mark: _Mark) -> UsageSlice | None:
+        """What a replica did on one of its nodes since the last cut; its energy is divided by accelerators."""
+        lease = node.lease
         if lease is None:
             return None
         start_ns = max(self.last_ns, lease.start_ns, replica.requested_ns)
@@ -184,7 +186,7 @@ class Meter:
             lease=lease.lease,
             replica=replica.number,
             deployment=replica.deployment,
-            accelerators=replica.accelerators,
+            accelerators=accelerators,
             start_ns=start_ns,
             end_ns=end_ns,
             booting_ns=ready_ns - start_ns,
@@ -194,17 +196,18 @@ class Meter:
             draining_busy_ns=mark.draining_busy_ns - before.draining_busy_ns,
             lost_ns=mark.lost_ns - before.lost_ns,
             shares_ns=shares_ns,
-            energy_j=mark.energy_j - before.energy_j,
+            energy_j=(mark.energy_j - before.energy_j) * accelerators / replica.accelerators,
         )
 
     def _accrue(self, slices: list[tuple[ReplicaLife, UsageSlice]]) -> None:
         for replica, piece in slices:
             plane = self.world.planes[replica.plane]
+            part = piece.accelerators / replica.accelerators
             for local in plane.streams_of[replica.deployment]:
-                self.window.ready_ns[plane.streams[local].number] += piece.ready_ns
+                self.window.ready_ns[plane.streams[local].number] += piece.ready_ns * part
             shares_ns = sum(piece.shares_ns.values())
             for stream, share_ns in piece.shares_ns.items():
-                self.window.busy_ns[stream] += share_ns
+                self.window.busy_ns[stream] += share_ns * part
                 if shares_ns:
                     self.window.energy_j[stream] += piece.energy_j * share_ns / shares_ns
             self.sink.append("usage", {
@@ -217,11 +220,12 @@ class Meter:
     # Money
 
     def _book(self, at_ns: int, slices: list[tuple[ReplicaLife, UsageSlice]]) -> None:
-        ended, self.provisioner.ended_nodes = self.provisioner.ended_nodes, []
+        machines = self.provisioner.machines
+        ended, machines.ended = machines.ended, []
         by_lease: dict[int, list[UsageSlice]] = {}
         for _, piece in slices:
             by_lease.setdefault(piece.lease, []).append(piece)
-        leases: list[Lease] = [node.lease for node in [*self.provisioner.nodes.values(), *ended] if node.lease is not None]
+        leases: list[Lease] = [node.lease for node in [*machines.alive.values(), *ended] if node.lease is not None]
         for lease in sorted(leases, key=lambda lease: lease.lease):
             start_ns = max(self.last_ns, lease.start_ns)
             end_ns = at_ns if lease.end_ns is None else min(at_ns, lease.end_ns)
@@ -287,7 +291,7 @@ class Meter:
 
     def finish(self, at_ns: int, views: list[View]) -> None:
         """Book the rest, close everything that is still open, and write the histograms of the measured time."""
-        self.provisioner.end(at_ns)
+        self.provisioner.end_of_run(at_ns)
         self.cut(at_ns, views)
         edges = edges_ns()
         measured = self.window.histograms - self.warm_histograms
@@ -312,9 +316,10 @@ class Meter:
     def _write_replica(self, replica: ReplicaLife, mark: _Mark) -> None:
         self.steps += mark.steps
         self.sink.append("replicas", {
-            "replica": replica.number, "deployment": replica.deployment, "node": replica.node.number,
-            "accelerators": replica.accelerators, "requested_ns": replica.requested_ns, "loaded_ns": replica.loaded_ns,
-            "ready_ns": replica.ready_ns, "drain_ns": replica.drain_ns, "gone_ns": replica.gone_ns, "cause": replica.cause,
+            "replica": replica.number, "deployment": replica.deployment, "node": replica.gang[0][0].number,
+            "gang": ",".join(str(node.number) for node, _ in replica.gang), "accelerators": replica.accelerators,
+            "requested_ns": replica.requested_ns, "loaded_ns": replica.loaded_ns, "ready_ns": replica.ready_ns,
+            "drain_ns": replica.drain_ns, "gone_ns": replica.gone_ns, "cause": replica.cause,
             "busy_s": mark.busy_ns / NS_PER_S, "lost_s": mark.lost_ns / NS_PER_S, "steps": mark.steps,
             "prefill_tokens": mark.prefill_tokens, "output_tokens": mark.output_tokens, "energy_j": mark.energy_j,
         })  # fmt: skip

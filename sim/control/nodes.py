@@ -40,7 +40,8 @@ class Node:
 
     Parameters
     ----------
-    up : SimPy event, triggered when replicas can start loading.
+    up : SimPy event, triggered when replicas can start loading. holds : replica number -> accelerators it has here.
+    notice_ns : when the provider announced to take it back.
     """
 
     number: int
@@ -53,14 +54,20 @@ class Node:
     running_ns: int = NOT_REACHED
     booted_ns: int = NOT_REACHED
     pulled_ns: int = NOT_REACHED
+    notice_ns: int = NOT_REACHED
     gone_ns: int = NOT_REACHED
     cause: str = ""
-    replicas: list[ReplicaLife] = field(default_factory=list)
+    holds: dict[int, int] = field(default_factory=dict)
 
     @property
     def free_accelerators(self) -> int:
-        """Accelerators no replica holds."""
-        return self.accelerators - sum(replica.accelerators for replica in self.replicas)
+        """Accelerators a new replica could have: none once the node is about to be lost."""
+        return self.accelerators - sum(self.holds.values()) if self.notice_ns == NOT_REACHED else 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Not given back and not lost."""
+        return self.gone_ns == NOT_REACHED
 
 
 @dataclass
@@ -69,15 +76,16 @@ class ReplicaLife:
 
     Parameters
     ----------
-    number : of the replica in the scenario. plane_number : its id in its data plane, once it is ready.
+    number : of the replica in the scenario.
+    gang : the nodes it lives on with the accelerators it has there; it dies with any of them.
+    plane_number : its id in its data plane, once it is ready.
     """
 
     number: int
     deployment: str
     pool: str
     plane: int
-    accelerators: int
-    node: Node
+    gang: list[tuple[Node, int]]
     requested_ns: int
     plane_number: int = NOT_REACHED
     loaded_ns: int = NOT_REACHED
@@ -85,6 +93,16 @@ class ReplicaLife:
     drain_ns: int = NOT_REACHED
     gone_ns: int = NOT_REACHED
     cause: str = ""
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators it holds on all its nodes."""
+        return sum(accelerators for _, accelerators in self.gang)
+
+    @property
+    def is_pending(self) -> bool:
+        """Without a machine, or the image is not there yet."""
+        return any(node.pulled_ns == NOT_REACHED for node, _ in self.gang)
 
     @property
     def is_booting(self) -> bool:

@@ -1,7 +1,8 @@
-"""The provisioner: turns wanted replicas into nodes and replicas, through every stage of a cold start and back.
+"""The provisioner: turns wanted replicas into replicas on machines, through loading and warming up, and back.
 
-Mechanism only: how many replicas are wanted is a policy's business (`policies/autoscalers`), when machines crash is the scenario's
-(`control/failures.py`).
+Mechanism only: how many replicas are wanted is a policy's business (`policies/autoscalers`), in which pools they belong too
+(`policies/placement.py`); what happens to machines is the scenario's (`control/failures.py`) and the market's
+(`control/market.py`).
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from collections.abc import Generator
 import simpy
 
 from sim.billing.ledger import Sink
-from sim.control.nodes import NOT_REACHED, Node, ReplicaLife, stage_ns
+from sim.control.machines import Machines
+from sim.control.nodes import NOT_REACHED, Node, ReplicaLife
 from sim.control.world import World
 from sim.dataplane.engine import Hit, Watch
-from sim.domain.usage import Lease
-from sim.rng import StreamKey
+from sim.policies.placement import SPOT, PoolView
+from sim.units import NS_PER_S
 
 Process = Generator[simpy.Event, None, None]
 
 
 class Provisioner:
-    """All nodes and replicas of a run.
+    """All replicas of a run, by number.
 
     Parameters
     ----------
@@ -29,15 +31,14 @@ class Provisioner:
     """
 
     def __init__(self, env: simpy.Environment, world: World, sink: Sink) -> None:
-        self.env, self.world, self.sink = env, world, sink
+        self.env, self.world = env, world
         self.scenario = world.resolved.scenario
-        self.nodes: dict[int, Node] = {}
+        self.machines = Machines(env, world, sink, self._retry_short)
         self.replicas: dict[int, ReplicaLife] = {}
-        self.wanted: dict[str, int] = dict.fromkeys(self.scenario.deployments, 0)
-        self.ended_nodes: list[Node] = []
-        self.ended_replicas: list[ReplicaLife] = []
+        self.ended: list[ReplicaLife] = []
         self.by_plane_number: dict[tuple[int, int], ReplicaLife] = {}
-        self._nodes_made = self._replicas_made = self._leases_made = self._events = 0
+        self.wanted: dict[str, int] = dict.fromkeys(self.scenario.deployments, 0)
+        self._made = 0
         self._short: set[str] = set()
 
     @property
@@ -49,213 +50,227 @@ class Provisioner:
         """Return the living replicas of a deployment, oldest first."""
         return [replica for replica in self.replicas.values() if replica.deployment == deployment]
 
+    def start(self, deployment: str, replicas: int) -> None:
+        """Put up the first replicas: there when the scenario starts (`start: ready`), or asked for then (`start: cold`)."""
+        self.wanted[deployment] = replicas
+        config = self.scenario.deployments[deployment]
+        if config.start == "ready":
+            # Spot first, and split anew after each pool: what is ready already needs no stand-in.
+            for pool in sorted(config.pools, key=lambda name: self.scenario.pools[name].purchase != SPOT):
+                split = config.placement.split(replicas, self._pool_views(deployment))
+                self._grow(deployment, pool, split[config.pools.index(pool)], at_once=True)
+            for pool in config.pools:
+                self.machines.keep_warm(pool, at_once=True)
+        self.reconcile(deployment)
+
     def set_wanted(self, deployment: str, replicas: int) -> None:
         """Change how many replicas a deployment wants, and act on it."""
         self.wanted[deployment] = replicas
         self.reconcile(deployment)
 
-    def start_ready(self, deployment: str, replicas: int) -> None:
-        """Put up the first replicas of a deployment that are there when the scenario starts: rented, loaded and ready at once."""
-        self.wanted[deployment] = replicas
-        while len(self.of(deployment)) < replicas:
-            replica = self._request_replica(deployment, at_once=True)
-            if replica is None:
-                break
-            replica.loaded_ns = self.now_ns
-            self._ready(replica)
-
     def reconcile(self, deployment: str) -> None:
-        """Ask for missing replicas; drain surplus ones: booting before ready, the newest first."""
-        alive = [replica for replica in self.of(deployment) if not replica.is_draining]
-        while len(alive) < self.wanted[deployment]:
-            replica = self._request_replica(deployment)
-            if replica is None:
-                return
-            alive.append(replica)
-        surplus = sorted(alive, key=lambda replica: (not replica.is_booting, -replica.number))
-        for replica in surplus[: len(alive) - self.wanted[deployment]]:
-            self._scale_down(replica)
+        """Ask for missing replicas and drain surplus ones, pool by pool as the placement says.
+
+        Split anew whenever a pool cannot give what the split assumed; at last, what nobody can give is waited for.
+        """
+        config = self.scenario.deployments[deployment]
+        for _ in range(len(config.pools) + 1):
+            split = config.placement.split(self.wanted[deployment], self._pool_views(deployment))
+            grown = [self._grow(deployment, pool, target) for pool, target in zip(config.pools, split, strict=True)]
+            if all(grown):
+                self._short.discard(deployment)
+                break
+        else:
+            if deployment not in self._short:
+                self._short.add(deployment)
+                self.machines.event("no_capacity", deployment, f"in {', '.join(config.pools)}; waiting")
+        for pool, target in zip(config.pools, split, strict=True):
+            self._shrink(deployment, pool, target)
+        for pool in config.pools:
+            self.machines.keep_warm(pool)
+
+    def _alive(self, deployment: str, pool: str) -> list[ReplicaLife]:
+        return [replica for replica in self.of(deployment) if replica.pool == pool and not replica.is_draining]
+
+    def _pool_views(self, deployment: str) -> list[PoolView]:
+        config = self.scenario.deployments[deployment]
+        views = []
+        for pool in config.pools:
+            alive = self._alive(deployment, pool)
+            ready = sum(replica.is_ready for replica in alive)
+            views.append(
+                PoolView(pool, self.scenario.pools[pool].purchase, ready, len(alive) - ready, self._room(deployment, pool))
+            )
+        return views
+
+    def _room(self, deployment: str, pool: str) -> int | None:
+        """How many more replicas a pool could take now: on free accelerators, and on machines still to be had."""
+        nodes = self.machines.room(pool)
+        if nodes is None:
+            return None
+        need, per_node = self.scenario.deployments[deployment].accelerators, self._accelerators_per_node(pool)
+        if need > per_node:
+            spare = sum(not node.holds and node.free_accelerators > 0 for node in self.machines.of(pool))
+            return (nodes + spare) // -(-need // per_node)
+        return sum(node.free_accelerators // need for node in self.machines.of(pool)) + nodes * (per_node // need)
+
+    def _accelerators_per_node(self, pool: str) -> int:
+        return self.world.resolved.pools[pool].instance.accelerators
 
     # Up
 
-    def _request_replica(self, deployment: str, at_once: bool = False) -> ReplicaLife | None:
-        config = self.scenario.deployments[deployment]
-        node = self._place(deployment, config.tensor_parallel, at_once)
-        if node is None:
-            if deployment not in self._short:
-                self._short.add(deployment)
-                self.event("no_capacity", deployment, f"quota reached in {', '.join(config.pools)}")
-            return None
-        self._short.discard(deployment)
-        replica = ReplicaLife(
-            number=self._replicas_made,
-            deployment=deployment,
-            pool=node.pool,
-            plane=self.world.plane_of[deployment],
-            accelerators=config.tensor_parallel,
-            node=node,
-            requested_ns=self.now_ns,
-        )
-        self._replicas_made += 1
-        self.replicas[replica.number] = replica
-        node.replicas.append(replica)
-        if not at_once:
-            self.env.process(self._start_replica(replica))
-        return replica
+    def _grow(self, deployment: str, pool: str, target: int, at_once: bool = False) -> bool:
+        """Ask for replicas until there are `target`; False if a machine could not be had."""
+        for _ in range(target - len(self._alive(deployment, pool))):
+            gang = self._place(deployment, pool, at_once)
+            if gang is None:
+                return False
+            replica = ReplicaLife(self._made, deployment, pool, self.world.plane_of[deployment], gang, self.now_ns)
+            self._made += 1
+            self.replicas[replica.number] = replica
+            for node, accelerators in gang:
+                node.holds[replica.number] = accelerators
+            if at_once:
+                replica.loaded_ns = self.now_ns
+                self._ready(replica)
+            else:
+                self.env.process(self._start(replica))
+        return True
 
-    def _place(self, deployment: str, accelerators: int, at_once: bool) -> Node | None:
-        """Return the first node with room in the order of the pools, else a new node of the first pool whose quota allows one."""
-        pools = self.scenario.deployments[deployment].pools
-        for pool in pools:
-            for node in self.nodes.values():
-                if node.pool == pool and node.free_accelerators >= accelerators:
-                    return node
-        for pool in pools:
-            quota = self.scenario.pools[pool].quota_nodes
-            if quota is None or sum(node.pool == pool for node in self.nodes.values()) < quota:
-                return self._request_node(deployment, pool, at_once)
-        return None
+    def _place(self, deployment: str, pool: str, at_once: bool) -> list[tuple[Node, int]] | None:
+        """Find machines for one replica and how many accelerators it takes of each; None if they cannot be had.
 
-    def _request_node(self, deployment: str, pool: str, at_once: bool) -> Node:
-        resolved = self.world.resolved.pools[pool]
-        zones = resolved.config.zones
-        node = Node(
-            number=self._nodes_made,
-            pool=pool,
-            zone=zones[self._nodes_made % len(zones)],
-            accelerators=resolved.instance.accelerators,
-            requested_ns=self.now_ns,
-            up=self.env.event(),
-        )
-        self._nodes_made += 1
-        self.nodes[node.number] = node
-        if at_once:
-            self._node_running(node)
-            node.booted_ns = node.pulled_ns = self.now_ns
-            node.up.succeed()
-        else:
-            self.env.process(self._start_node(node, self.world.resolved.kinds[deployment, pool].stages_s))
-        return node
+        A replica that fits on one machine goes to the first with room, the ones in use before the warm ones; a larger one gets
+        machines of its own.
+        """
+        need, per_node = self.scenario.deployments[deployment].accelerators, self._accelerators_per_node(pool)
+        nodes = sorted(self.machines.of(pool), key=lambda node: (not node.holds, node.pulled_ns == NOT_REACHED, node.number))
+        if need <= per_node:
+            found = next((node for node in nodes if node.free_accelerators >= need), None)
+            node = found or self.machines.request(pool, at_once)
+            return None if node is None else [(node, need)]
+        empty = [node for node in nodes if not node.holds and node.free_accelerators]
+        gang: list[tuple[Node, int]] = []
+        while need > 0:
+            node = empty.pop(0) if empty else self.machines.request(pool, at_once)
+            if node is None:
+                for spare, _ in gang:
+                    self.machines.give_back(spare)
+                return None
+            gang.append((node, min(need, per_node)))
+            need -= per_node
+        return gang
 
-    def _stage(self, stage: str, entity: str, times_s: tuple[float, float]) -> simpy.Event:
-        key = StreamKey(self.scenario.seed, self.scenario.replication, f"cold start {stage}", entity)
-        return self.env.timeout(stage_ns(key, *times_s))
-
-    def _start_node(self, node: Node, stages_s: dict[str, tuple[float, float]]) -> Process:
-        entity = f"node {node.number}"
-        yield self._stage("pending", entity, stages_s["pending"])
-        if node.gone_ns != NOT_REACHED:
-            return
-        self._node_running(node)
-        yield self._stage("booting", entity, stages_s["booting"])
-        if node.gone_ns != NOT_REACHED:
-            return
-        node.booted_ns = self.now_ns
-        yield self._stage("pulling", entity, stages_s["pulling"])
-        if node.gone_ns != NOT_REACHED:
-            return
-        node.pulled_ns = self.now_ns
-        node.up.succeed()
-
-    def _node_running(self, node: Node) -> None:
-        pool = self.world.resolved.pools[node.pool]
-        node.running_ns = self.now_ns
-        node.lease = Lease(
-            lease=self._leases_made,
-            node=node.number,
-            pool=node.pool,
-            instance=pool.instance.name,
-            accelerators=node.accelerators,
-            purchase=pool.config.purchase,
-            zone=node.zone,
-            start_ns=self.now_ns,
-        )
-        self._leases_made += 1
-        self.event("node_running", f"node {node.number}", f"{pool.instance.name} in {node.zone}")
-
-    def _start_replica(self, replica: ReplicaLife) -> Process:
-        stages_s = self.world.resolved.kinds[replica.deployment, replica.pool].stages_s
+    def _start(self, replica: ReplicaLife) -> Process:
+        kind = self.world.resolved.kinds[replica.deployment, replica.pool]
         entity = f"replica {replica.number}"
-        if not replica.node.up.processed:
-            yield replica.node.up
+        for node, _ in replica.gang:
+            if not node.up.processed:
+                yield node.up
         if replica.gone_ns != NOT_REACHED:
             return
-        yield self._stage("loading", entity, stages_s["loading"])
+        yield self.machines.stage(replica.pool, "loading", entity, kind.stages_s["loading"], kind.weight_bytes)
         if replica.gone_ns != NOT_REACHED:
             return
         replica.loaded_ns = self.now_ns
-        yield self._stage("warming", entity, stages_s["warming"])
+        yield self.machines.stage(replica.pool, "warming", entity, kind.stages_s["warming"])
         if replica.gone_ns == NOT_REACHED:
             self._ready(replica)
+            # A placement may want something else now that this one is ready (spot replaces its stand-ins).
+            self.reconcile(replica.deployment)
 
     def _ready(self, replica: ReplicaLife) -> None:
         plane = self.world.planes[replica.plane]
         replica.ready_ns = self.now_ns
         replica.plane_number = plane.engine.add_replica(self.now_ns, plane.specs[replica.deployment, replica.pool])
         self.by_plane_number[plane.number, replica.plane_number] = replica
-        self.event("replica_ready", f"replica {replica.number}", f"{replica.deployment} on node {replica.node.number}")
+        where = ", ".join(str(node.number) for node, _ in replica.gang)
+        self.machines.event("replica_ready", f"replica {replica.number}", f"{replica.deployment} on node {where}")
 
     # Down
 
-    def _scale_down(self, replica: ReplicaLife) -> None:
-        if replica.is_booting:
-            self._gone(replica, "scaled_down")
-            return
+    def _shrink(self, deployment: str, pool: str, target: int) -> None:
+        """Drain down to `target`: booting ones before ready ones, the newest first."""
+        alive = sorted(self._alive(deployment, pool), key=lambda replica: (not replica.is_booting, -replica.number))
+        for replica in alive[: max(len(alive) - target, 0)]:
+            if replica.is_booting:
+                self._gone(replica, "scaled_down")
+            else:
+                self._drain(replica)
+                grace_s = self.scenario.deployments[deployment].drain_grace_s
+                if grace_s is not None:
+                    self.env.process(self._end_grace(replica, round(grace_s * NS_PER_S)))
+
+    def _drain(self, replica: ReplicaLife) -> None:
         replica.drain_ns = self.now_ns
-        self.event("replica_draining", f"replica {replica.number}", replica.deployment)
+        self.machines.event("replica_draining", f"replica {replica.number}", replica.deployment)
         self.world.planes[replica.plane].engine.drain_replica(self.now_ns, replica.plane_number)
 
+    def _end_grace(self, replica: ReplicaLife, grace_ns: int) -> Process:
+        yield self.env.timeout(grace_ns)
+        if replica.gone_ns == NOT_REACHED:
+            self.world.planes[replica.plane].engine.kill_replica(self.now_ns, replica.plane_number)
+            self._gone(replica, "grace_over")
+
     def on_hit(self, plane: int, hit: Hit) -> None:
-        """Act on a watch of an engine: a drained replica is gone, and its node if nothing is left on it."""
+        """Act on a watch of an engine: a drained replica is gone, and its machines if nothing is left on them."""
         if hit.reason is Watch.DRAINED:
             self._gone(self.by_plane_number[plane, hit.subject], "scaled_down")
 
-    def crash(self, node: Node) -> None:
-        """Lose a node with everything on it; what was lost is asked for again."""
-        self.event("node_crashed", f"node {node.number}", f"{len(node.replicas)} replicas lost")
-        deployments = sorted({replica.deployment for replica in node.replicas})
+    def notice(self, node: Node) -> None:
+        """The provider will take a machine back: stop admitting there, let running requests finish, ask for replacements."""
+        node.notice_ns = self.now_ns
+        self.machines.event("spot_notice", f"node {node.number}", f"{len(node.holds)} replicas")
+        here = [self.replicas[number] for number in node.holds]
+        for replica in here:
+            if replica.is_booting:
+                self._gone(replica, "interrupted")
+            elif not replica.is_draining:
+                self._drain(replica)
+        self._replace(here)
+
+    def lose(self, node: Node, cause: str) -> None:
+        """Lose a machine with everything on it, at once; what was lost is asked for again.
+
+        Parameters
+        ----------
+        cause : "crashed" or "interrupted".
+        """
+        here = [self.replicas[number] for number in node.holds]
+        self.machines.event(f"node_{cause}", f"node {node.number}", f"{len(here)} replicas lost")
         for plane in self.world.planes:
-            dying = [life.plane_number for life in node.replicas if life.plane == plane.number and life.ready_ns != NOT_REACHED]
+            dying = [replica.plane_number for replica in here if replica.plane == plane.number and replica.ready_ns != NOT_REACHED]
             plane.engine.kill_replica(self.now_ns, *dying)
-        for replica in list(node.replicas):
-            self._gone(replica, "crashed", node_cause="crashed")
-        for deployment in deployments:
+        node.holds = {}
+        self.machines.end(node, cause)
+        for replica in here:
+            self._gone(replica, cause)
+        self._replace(here)
+        self.machines.keep_warm(node.pool)
+
+    def _replace(self, lost: list[ReplicaLife]) -> None:
+        for deployment in sorted({replica.deployment for replica in lost}):
             self.reconcile(deployment)
 
-    def _gone(self, replica: ReplicaLife, cause: str, node_cause: str = "scaled_down") -> None:
+    def _gone(self, replica: ReplicaLife, cause: str) -> None:
         replica.gone_ns, replica.cause = self.now_ns, cause
-        replica.node.replicas.remove(replica)
         del self.replicas[replica.number]
-        self.ended_replicas.append(replica)
-        self.event("replica_gone", f"replica {replica.number}", cause)
-        if not replica.node.replicas:
-            self._release(replica.node, node_cause)
+        self.ended.append(replica)
+        self.machines.event("replica_gone", f"replica {replica.number}", cause)
+        for node, _ in replica.gang:
+            node.holds.pop(replica.number, None)
+            if node.is_alive and not node.holds:
+                self.machines.give_back(node)
+        self._retry_short()
 
-    def _release(self, node: Node, cause: str) -> None:
-        node.gone_ns, node.cause = self.now_ns, cause
-        if node.lease is not None:
-            node.lease.end_ns, node.lease.end_cause = self.now_ns, cause
-        del self.nodes[node.number]
-        self.ended_nodes.append(node)
-        self.event("node_gone", f"node {node.number}", cause)
+    def _retry_short(self) -> None:
         for deployment in sorted(self._short):
             self.reconcile(deployment)
 
-    def end(self, at_ns: int) -> None:
+    def end_of_run(self, at_ns: int) -> None:
         """The run is over: everything still alive ends here with the cause "end"."""
         for replica in self.replicas.values():
             replica.gone_ns, replica.cause = at_ns, "end"
-        for node in self.nodes.values():
-            node.gone_ns, node.cause = at_ns, "end"
-            if node.lease is not None:
-                node.lease.end_ns, node.lease.end_cause = at_ns, "end"
-        self.ended_replicas += self.replicas.values()
-        self.ended_nodes += self.nodes.values()
-        self.replicas, self.nodes = {}, {}
-
-    def event(self, kind: str, subject: str, detail: str) -> None:
-        """Write a row of the `events` table."""
-        self.sink.append("events", {
-            "number": self._events, "time_ns": self.now_ns, "kind": kind, "subject": subject, "detail": detail
-        })  # fmt: skip
-        self._events += 1
+        self.ended += self.replicas.values()
+        self.replicas = {}
+        self.machines.end_of_run(at_ns)

@@ -108,12 +108,14 @@ def kv_capacity(
     tensor_parallel: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
+    pipeline_parallel: int = 1,
 ) -> KvCapacity:
     """Return the KV capacity of a replica: memory x utilization - weights - activations - reserve, in whole blocks.
 
     Parameters
     ----------
-    weight_dtype, kv_dtype : types of weights and cache. tensor_parallel : accelerators of the replica.
+    weight_dtype, kv_dtype : types of weights and cache. tensor_parallel : accelerators of a stage.
+    pipeline_parallel : stages; each holds its part of the layers and of their cache (embedding and head split evenly too).
     max_num_batched_tokens, max_num_seqs : token budget and seats of a step.
 
     Examples
@@ -128,7 +130,7 @@ def kv_capacity(
     >>> kv_capacity(llama, a100, vllm, tensor_parallel=2, **settings).fits
     True
     """
-    settings = _Settings(kv_dtype, max_num_batched_tokens, max_num_seqs)
+    settings = _Settings(kv_dtype, max_num_batched_tokens, max_num_seqs, pipeline_parallel)
     capacity = _capacity(model, accelerator, engine, settings, weight_dtype, tensor_parallel)
     if capacity.fits:
         return capacity
@@ -141,21 +143,23 @@ class _Settings:
     kv_dtype: str
     max_num_batched_tokens: int
     max_num_seqs: int
+    pipeline_parallel: int
 
 
 def _capacity(
     model: Model, accelerator: Accelerator, engine: Engine, settings: _Settings, weight_dtype: str, tensor_parallel: int
 ) -> KvCapacity:
     memory = accelerator.usable_gib * BYTES_PER_GIB
-    weights = weight_bytes(model, weight_dtype, tensor_parallel)
+    stages = settings.pipeline_parallel
+    weights = weight_bytes(model, weight_dtype, tensor_parallel) / stages
     activations = activation_bytes(
         model,
         tensor_parallel=tensor_parallel,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         max_num_seqs=settings.max_num_seqs,
     )
-    reserve = RUNTIME_BYTES + (NCCL_BYTES if tensor_parallel > 1 else 0.0)
-    per_token = kv_bytes_per_token(model, kv_dtype=settings.kv_dtype, tensor_parallel=tensor_parallel)
+    reserve = RUNTIME_BYTES + (NCCL_BYTES if tensor_parallel * stages > 1 else 0.0)
+    per_token = kv_bytes_per_token(model, kv_dtype=settings.kv_dtype, tensor_parallel=tensor_parallel) / stages
     budget = memory * engine.memory_utilization
     left = budget - weights - activations - reserve
     blocks = max(int(left // (per_token * engine.block_tokens)), 0)

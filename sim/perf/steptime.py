@@ -18,6 +18,11 @@ from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.errors import Problems
 
+# Handing activations from one pipeline stage to the next: 100 Gbit/s of network per accelerator and 30 us. Source: AWS p4d has
+# 400 Gbit/s for 8 accelerators, p5 3,200; general knowledge, 2026-11-23, assumed.
+STAGE_LINK_BYTES_PER_NS = 12.5
+STAGE_LINK_NS = 30_000.0
+
 FRACTION_BITS = 20
 ONE_NS_FX = 1 << FRACTION_BITS
 NO_LIMIT = 1 << 62
@@ -169,6 +174,7 @@ def step_model(
     weight_dtype: str,
     kv_dtype: str,
     tensor_parallel: int,
+    pipeline_parallel: int = 1,
 ) -> StepModel:
     """Return the constants of a step of one replica: a roofline with fitted efficiencies, a per-layer cost and an engine layer.
 
@@ -188,7 +194,8 @@ def step_model(
     Parameters
     ----------
     fit : row of the accelerator, the engine's kernels and the weight type. weight_dtype : key of `WEIGHT_TYPES`.
-    kv_dtype : "bf16" or "fp8". tensor_parallel : accelerators of the replica.
+    kv_dtype : "bf16" or "fp8". tensor_parallel : accelerators of a stage. pipeline_parallel : stages; a step passes them one after
+        the other, with a hand-over between two, and no two batches overlap: memory grows, speed does not (a lower bound).
 
     Raises
     ------
@@ -234,6 +241,7 @@ def step_model(
         share = PCIE_LINK_SHARE[t] if accelerator.link == "pcie" else 1.0
         allreduce_s = 2 * layers * fit.allreduce_s
         link_s = 8 * layers * hidden * (t - 1) / (t * fit.eta_link * share * accelerator.link_gb_per_s * 1e9)
+    hand_overs = pipeline_parallel - 1
     kernel_ns = engine.kernel_scale * 1e9
     # One second of full compute, or of full bandwidth, costs these joules above the base power of the t accelerators.
     compute_j = t * accelerator.tdp_w * accelerator.power.compute
@@ -244,12 +252,12 @@ def step_model(
         weights_ns=kernel_ns * read_bytes / (fit.eta_weights * bytes_per_s),
         overlap=fit.overlap,
         attention_ns=kernel_ns * attention_flops / (fit.eta_attention * attention_flops_per_s),
-        token_ns=kernel_ns * (token_bytes / (fit.eta_kv * bytes_per_s) + link_s),
-        fixed_ns=kernel_ns * (layers * fit.layer_s + allreduce_s) + engine.step_s * 1e9,
+        token_ns=kernel_ns * (token_bytes / (fit.eta_kv * bytes_per_s) + link_s) + hand_overs * 2 * hidden / STAGE_LINK_BYTES_PER_NS,
+        fixed_ns=kernel_ns * (layers * fit.layer_s + allreduce_s) + hand_overs * STAGE_LINK_NS + engine.step_s * 1e9,
         sequence_ns=engine.sequence_s * 1e9,
         context_ns=kernel_ns * context_bytes / (fit.eta_kv * bytes_per_s),
-        tdp_w=t * accelerator.tdp_w,
-        base_w=t * accelerator.tdp_w * accelerator.power.base,
+        tdp_w=t * (accelerator.tdp_w + hand_overs * accelerator.idle_w),
+        base_w=t * (accelerator.tdp_w * accelerator.power.base + hand_overs * accelerator.idle_w),
         weights_j=memory_j * read_bytes / bytes_per_s,
         token_j=memory_j * token_bytes / bytes_per_s + compute_j * token_flops / flops_per_s,
         head_j=compute_j * head_flops / flops_per_s,

@@ -10,7 +10,8 @@ from sim.scenario.model import (
     Scenario,
     Service,
     Slo,
+    Spot,
     StageTime,
 )
 
-__all__ = ["Account", "ColdStart", "Deployment", "Energy", "Failure", "Pool", "Scenario", "Service", "Slo", "StageTime"]
+__all__ = ["Account", "ColdStart", "Deployment", "Energy", "Failure", "Pool", "Scenario", "Service", "Slo", "Spot", "StageTime"]

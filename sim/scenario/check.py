@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from sim.catalog.loader import Catalog, load_catalog
 from sim.errors import InputError, Problems
 from sim.scenario.check_fleet import check_deployment, check_quotas
-from sim.scenario.model import ENGINES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service
+from sim.scenario.model import ENGINES, FAILURES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service, Spot
 from sim.scenario.plain import scenario_from_plain
 from sim.scenario.resolve import STAGES
 from sim.units import NS_PER_DAY, NS_PER_S, duration_ns, instant, nano_usd
@@ -203,9 +203,21 @@ def _check_pool(path: str, pool: Pool, catalog: Catalog, problems: Problems) -> 
         fine = bool(zone.strip()) and zone not in pool.zones[:index]
         problems.check(fine, f"{path}.zones[{index}]", zone, "is empty or listed twice", "a name, once")
     _check_between(f"{path}.quota_nodes", pool.quota_nodes, 1, MOST_COUNT, problems)
+    most_warm = MOST_COUNT if pool.quota_nodes is None else pool.quota_nodes
+    _check_between(f"{path}.warm_nodes", pool.warm_nodes, 0, max(most_warm, 0), problems)
+    _check_between(f"{path}.capacity_retry_s", pool.capacity_retry_s, 0.0, LONGEST_S, problems, above=True)
+    _check_spot(f"{path}.spot", pool.spot, catalog, problems)
     if pool.price_usd_per_hour is not None:
         _check_price(f"{path}.price_usd_per_hour", pool.price_usd_per_hour, problems)
     _check_cold_start(f"{path}.cold_start", pool.cold_start, catalog, problems)
+
+
+def _check_spot(path: str, spot: Spot, catalog: Catalog, problems: Problems) -> None:
+    markets, prices = catalog.spot_markets, catalog.spot_prices
+    problems.check(spot.market in markets, f"{path}.market", spot.market, "is not a spot market", choices=markets)
+    known = spot.price in ("", *prices)
+    problems.check(known, f"{path}.price", spot.price, "is not a row of spot prices", choices=prices)
+    _check_between(f"{path}.notice_s", spot.notice_s, 0.0, LONGEST_S, problems)
 
 
 def _check_price(path: str, text: str, problems: Problems) -> None:
@@ -224,6 +236,9 @@ def _check_cold_start(path: str, cold_start: ColdStart, catalog: Catalog, proble
     storages = [name for name, row in catalog.cold_starts.items() if row.stage == "loading"]
     known = cold_start.storage in storages
     problems.check(known, f"{path}.storage", cold_start.storage, "is not a storage of weights", choices=storages)
+    _check_between(f"{path}.image_gb", cold_start.image_gb, 0.0, 10_000.0, problems, above=True)
+    for limit in ("registry_gb_per_s", "storage_gb_per_s"):
+        _check_between(f"{path}.{limit}", getattr(cold_start, limit), 0.0, 100_000.0, problems, above=True)
     for stage in STAGES:
         times = getattr(cold_start, stage)
         where = f"{path}.{stage}"
@@ -243,7 +258,12 @@ def _check_failures(scenario: Scenario, problems: Problems) -> None:
         # One after the end does not happen: a shorter horizon needs no other change.
         _duration(f"{path}.at", failure.at, problems)
         known = scenario.pools or ["none is defined"]
-        problems.check(failure.pool in scenario.pools, f"{path}.pool", failure.pool, "there is no such pool", choices=known)
+        there = problems.check(failure.pool in scenario.pools, f"{path}.pool", failure.pool, "there is no such pool", choices=known)
+        problems.check(failure.kind in FAILURES, f"{path}.kind", failure.kind, "is not a kind of failure", choices=FAILURES)
+        zones = scenario.pools[failure.pool].zones if there else []
+        known_zone = not there or failure.zone in ("", *zones)
+        problems.check(known_zone, f"{path}.zone", failure.zone, "is not a zone of the pool", choices=zones)
+        _duration(f"{path}.lasts", failure.lasts, problems)
         _check_between(f"{path}.nodes", failure.nodes, 1, MOST_COUNT, problems)
 
 

@@ -16,6 +16,8 @@ MOST_SEATS = 65_536
 MOST_STEP_TOKENS = 4_194_304
 MOST_KV_TOKENS = 10**10
 MOST_REPLICAS = 100_000
+MOST_STAGES = 256
+MOST_GRACE_S = 7 * 86_400.0
 STARTS = ("ready", "cold")
 
 
@@ -32,6 +34,8 @@ def check_deployment(path: str, deployment: Deployment, pools: Mapping[str, Pool
     deployment.autoscaler.problems(f"{path}.autoscaler", problems)
     known = pools or ["none is defined"]
     problems.check(bool(deployment.pools), f"{path}.pools", deployment.pools, "names no pool", choices=known)
+    purchases = [pools[name].purchase for name in deployment.pools if name in pools]
+    deployment.placement.problems(f"{path}.placement", purchases, problems)
     instances: set[str] = set()
     for index, name in enumerate(deployment.pools):
         where = f"{path}.pools[{index}]"
@@ -71,6 +75,12 @@ def _check_settings(path: str, deployment: Deployment, model: Model | None, prob
         most = MOST_KV_TOKENS if model is None else model.max_model_len
         message = "is out of range" if model is None else f"is out of range for {model.name}"
         problems.check(2 <= longest <= most, f"{path}.max_model_len", longest, message, f"2 to {most}")
+    stages = deployment.pipeline_parallel
+    most_stages = MOST_STAGES if model is None else model.layers
+    problems.check(1 <= stages <= most_stages, f"{path}.pipeline_parallel", stages, "is out of range", f"1 to {most_stages}")
+    grace_s = deployment.drain_grace_s
+    within = grace_s is None or 0 <= grace_s <= MOST_GRACE_S
+    problems.check(within, f"{path}.drain_grace_s", grace_s, "is out of range", f"0 to {MOST_GRACE_S:g}")
     problems.check(deployment.start in STARTS, f"{path}.start", deployment.start, "is not a start", choices=STARTS)
     return sound
 
@@ -102,7 +112,8 @@ def _check_on_instance(
     degree = deployment.tensor_parallel
     message = f"more than the accelerators of {instance.name}"
     problems.check(degree <= instance.accelerators, f"{path}.tensor_parallel", degree, message, f"at most {instance.accelerators}")
-    if sound and len(problems) == before and deployment.kv_tokens is None and deployment.kv_dtype in KV_BYTES:
+    sound = sound and len(problems) == before and deployment.pipeline_parallel >= 1
+    if sound and deployment.kv_tokens is None and deployment.kv_dtype in KV_BYTES:
         _check_memory(path, deployment, model, engine, instance, catalog, problems)
 
 
@@ -124,10 +135,11 @@ def _check_memory(
         tensor_parallel=deployment.tensor_parallel,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_num_seqs=deployment.max_num_seqs,
+        pipeline_parallel=deployment.pipeline_parallel,
     )
     needed = (capacity.weight_bytes + capacity.activation_bytes + capacity.reserve_bytes) / 1e9
     message = (
-        f"does not fit {deployment.tensor_parallel} x {instance.accelerator}: weights, activations and engine take "
+        f"does not fit {deployment.accelerators} x {instance.accelerator}: weights, activations and engine take "
         f"{needed:.1f} GB of the {capacity.budget_bytes / 1e9:.1f} GB of each"
     )
     if problems.check(capacity.fits, f"{path}.model", model.name, message, " or ".join(capacity.remedies)):
@@ -156,7 +168,7 @@ def check_quotas(scenario: Scenario, catalog: Catalog, problems: Problems) -> No
             message = "can want more replicas than the quotas of its pools allow"
             problems.check(most <= room, f"{path}.autoscaler", most, message, f"at most {room}, or a larger quota_nodes")
         if len(deployment.pools) == 1:
-            accelerators = most * max(deployment.tensor_parallel, 0)
+            accelerators = most * max(deployment.accelerators, 0)
             wanted_by_pool[deployment.pools[0]] = wanted_by_pool.get(deployment.pools[0], 0) + accelerators
     _check_shared_quotas(wanted_by_pool, scenario, catalog, problems)
 
@@ -171,9 +183,12 @@ def _room(deployment: Deployment, scenario: Scenario, catalog: Catalog) -> int |
     for name in dict.fromkeys(deployment.pools):
         pool = scenario.pools.get(name)
         instance = None if pool is None else catalog.instances.get(pool.instance)
-        if pool is None or instance is None or pool.quota_nodes is None or deployment.tensor_parallel < 1:
+        if pool is None or instance is None or pool.quota_nodes is None or deployment.accelerators < 1:
             return None
-        room += pool.quota_nodes * (instance.accelerators // deployment.tensor_parallel)
+        if deployment.accelerators <= instance.accelerators:
+            room += pool.quota_nodes * (instance.accelerators // deployment.accelerators)
+        else:
+            room += pool.quota_nodes // -(-deployment.accelerators // instance.accelerators)
     return room if deployment.pools else None
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from sim.policies.autoscalers.static import Static
 from sim.policies.base import Autoscaler
+from sim.policies.placement import InOrder, Placement
 from sim.policies.routers import LeastOutstanding, Router
 from sim.units import duration_ns, instant
 from sim.workload.base import Workload
 
 ENGINES = ("reference",)
-PURCHASE_OPTIONS = ("on_demand",)
+PURCHASE_OPTIONS = ("on_demand", "spot")
+FAILURES = ("crash", "no_capacity")
 
 
 @dataclass
@@ -64,13 +66,14 @@ class Deployment:
     Parameters
     ----------
     model, engine : catalog names. weight_dtype, kv_dtype : "bf16" or "fp8".
-    tensor_parallel : accelerators of a replica, all on one node.
+    tensor_parallel : accelerators of a pipeline stage, all on one node. pipeline_parallel : stages, on one node or several.
     max_num_seqs, max_num_batched_tokens : seats and tokens of a step.
     max_model_len : longest prompt + output; None for the model's.
     watermark_tokens : KV left free at an admission while something runs.
     max_outstanding : most requests waiting and running on a replica; None for 2 x max_num_seqs, 0 for no bound.
     kv_tokens : measured KV capacity; None computes it from memory.
-    autoscaler : how many replicas. pools : pools its nodes may come from, in this order.
+    autoscaler : how many replicas. pools : pools its nodes may come from, in this order. placement : how many in each of them.
+    drain_grace_s : a draining replica is killed after so long; None waits until its last request is done.
     start : "ready" (the first replicas are up at the start) or "cold".
     """
 
@@ -79,6 +82,7 @@ class Deployment:
     weight_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     max_model_len: int | None = None
@@ -87,7 +91,14 @@ class Deployment:
     kv_tokens: int | None = None
     autoscaler: Autoscaler = field(default_factory=Static)
     pools: list[str] = field(default_factory=list)
+    placement: Placement = field(default_factory=InOrder)
+    drain_grace_s: float | None = None
     start: str = "ready"
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 @dataclass
@@ -106,6 +117,8 @@ class ColdStart:
     ----------
     pending : request to RUNNING (not billed). booting : system and driver. pulling : image. loading : weights. warming : engine.
     storage : where weights come from, a catalog row ("object_store", "nvme", "page_cache"); decides `loading` by bytes.
+    image_gb : size of the image that `pulling` moves, 1e9 bytes.
+    registry_gb_per_s, storage_gb_per_s : what all nodes of the pool together can pull and load; None for no common limit.
     """
 
     pending: StageTime = field(default_factory=StageTime)
@@ -114,6 +127,25 @@ class ColdStart:
     loading: StageTime = field(default_factory=StageTime)
     warming: StageTime = field(default_factory=StageTime)
     storage: str = "object_store"
+    image_gb: float = 12.0
+    registry_gb_per_s: float | None = None
+    storage_gb_per_s: float | None = None
+
+
+@dataclass
+class Spot:
+    """Capacity and price of spot machines.
+
+    Parameters
+    ----------
+    market : catalog row of a capacity process ("advisor-5-10", "aws-v100-medium", ...).
+    price : catalog row of a price path, or "" for the one of the instance type.
+    notice_s : from the interruption notice to the loss; None for the cloud's.
+    """
+
+    market: str = "advisor-5-10"
+    price: str = ""
+    notice_s: float | None = None
 
 
 @dataclass
@@ -122,8 +154,11 @@ class Pool:
 
     Parameters
     ----------
-    instance : catalog name. region : decides price and carbon. zones : used in turn.
+    instance : catalog name. purchase : "on_demand" or "spot". region : decides price and carbon.
+    zones : used in turn; spot takes the cheapest with capacity.
     quota_nodes : most nodes at a time; None for no bound.
+    warm_nodes : machines kept booted, with the image pulled and nothing on them (and paid for).
+    capacity_retry_s : a zone that had no capacity is not asked again for so long.
     price_usd_per_hour : one's own price as a decimal in text; None takes the catalog's.
     electricity_billed : whether energy is a line of the bill (own machines) or in the price (clouds).
     """
@@ -133,6 +168,9 @@ class Pool:
     region: str = "us-east-1"
     zones: list[str] = field(default_factory=lambda: ["us-east-1a"])
     quota_nodes: int | None = None
+    warm_nodes: int = 0
+    capacity_retry_s: float = 180.0
+    spot: Spot = field(default_factory=Spot)
     price_usd_per_hour: str | None = None
     electricity_billed: bool = False
     cold_start: ColdStart = field(default_factory=ColdStart)
@@ -140,11 +178,21 @@ class Pool:
 
 @dataclass
 class Failure:
-    """A dated loss: `nodes` machines of a pool crash at `at` (a duration since the start), the oldest running first."""
+    """A dated loss in a pool, at `at` (a duration since the start).
+
+    Parameters
+    ----------
+    kind : "crash" (machines die without notice, the oldest running first) or "no_capacity" (new machines cannot be had).
+    zone : only there; "" for all zones of the pool.
+    nodes : machines that crash. lasts : how long there is no capacity.
+    """
 
     at: str = "0s"
     pool: str = ""
+    kind: str = "crash"
+    zone: str = ""
     nodes: int = 1
+    lasts: str = "1h"
 
 
 @dataclass

@@ -11,7 +11,9 @@ from sim.perf.memory import KvCapacity, kv_capacity, weight_bytes
 from sim.perf.steptime import StepModel, step_model
 from sim.scenario.model import ColdStart, Deployment, Pool, Scenario, StageTime
 
-STAGES = ("pending", "booting", "pulling", "loading", "warming")
+NODE_STAGES = ("pending", "booting", "pulling")
+REPLICA_STAGES = ("loading", "warming")
+STAGES = NODE_STAGES + REPLICA_STAGES
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class ResolvedPool:
     Parameters
     ----------
     grid : carbon and price of electricity where it stands.
+    stages_s : node stage -> (median, 95th percentile) of its duration in seconds.
     """
 
     name: str
@@ -28,6 +31,7 @@ class ResolvedPool:
     instance: InstanceType
     accelerator: Accelerator
     grid: Grid
+    stages_s: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class ReplicaKind:
     Parameters
     ----------
     kv_tokens : KV capacity. memory : how it comes about, None where the scenario states `kv_tokens` itself.
-    stages_s : stage -> (median, 95th percentile) of its duration in seconds.
+    weight_bytes : what `loading` moves. stages_s : stage -> (median, 95th percentile) of its duration in seconds,
+        those of a fresh node included.
     """
 
     deployment: str
@@ -49,6 +54,7 @@ class ReplicaKind:
     step: StepModel
     kv_tokens: int
     memory: KvCapacity | None
+    weight_bytes: float
     stages_s: dict[str, tuple[float, float]]
 
     @property
@@ -108,7 +114,8 @@ def resolve(scenario: Scenario) -> Resolved:
 
 def _pool(name: str, pool: Pool, catalog: Catalog) -> ResolvedPool:
     instance = catalog.instances[pool.instance]
-    return ResolvedPool(name, pool, instance, catalog.accelerators[instance.accelerator], catalog.grids[pool.region])
+    stages_s = {stage: _stage_s(stage, pool.cold_start, catalog) for stage in NODE_STAGES}
+    return ResolvedPool(name, pool, instance, catalog.accelerators[instance.accelerator], catalog.grids[pool.region], stages_s)
 
 
 def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalog) -> ReplicaKind:
@@ -123,6 +130,7 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
             weight_dtype=deployment.weight_dtype,
             kv_dtype=deployment.kv_dtype,
             tensor_parallel=deployment.tensor_parallel,
+            pipeline_parallel=deployment.pipeline_parallel,
             max_num_batched_tokens=deployment.max_num_batched_tokens,
             max_num_seqs=deployment.max_num_seqs,
         )
@@ -134,27 +142,24 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
         weight_dtype=deployment.weight_dtype,
         kv_dtype=deployment.kv_dtype,
         tensor_parallel=deployment.tensor_parallel,
+        pipeline_parallel=deployment.pipeline_parallel,
     )
     kv_tokens = deployment.kv_tokens if memory is None else memory.tokens
     assert kv_tokens is not None
     load_bytes = weight_bytes(model, deployment.weight_dtype)
-    stages_s = stage_times_s(pool.config.cold_start, catalog, load_bytes)
-    return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, stages_s)
+    loading_s = {stage: _stage_s(stage, pool.config.cold_start, catalog, load_bytes) for stage in REPLICA_STAGES}
+    stages_s = {**pool.stages_s, **loading_s}
+    return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, load_bytes, stages_s)
 
 
-def stage_times_s(cold_start: ColdStart, catalog: Catalog, load_bytes: float) -> dict[str, tuple[float, float]]:
-    """Return (median, 95th percentile) of every stage in seconds: the scenario's numbers, else the catalog's.
+def _stage_s(stage: str, cold_start: ColdStart, catalog: Catalog, load_bytes: float = 0.0) -> tuple[float, float]:
+    """Return (median, 95th percentile) of a stage in seconds: the scenario's numbers, else the catalog's.
 
-    Parameters
-    ----------
-    load_bytes : weights that `loading` moves from `cold_start.storage`.
+    A median of one's own without a 95th percentile keeps the catalog's ratio between the two.
     """
-    times = {}
-    for stage in STAGES:
-        row = catalog.cold_starts[cold_start.storage if stage == "loading" else stage]
-        median_s, p95_s = row.times_s(load_bytes)
-        own: StageTime = getattr(cold_start, stage)
-        median = median_s if own.median_s is None else own.median_s
-        spread = p95_s / median_s if own.p95_s is None else 0.0
-        times[stage] = (median, median * spread if own.p95_s is None else own.p95_s)
-    return times
+    row = catalog.cold_starts[cold_start.storage if stage == "loading" else stage]
+    median_s, p95_s = row.times_s(load_bytes)
+    own: StageTime = getattr(cold_start, stage)
+    if own.median_s is not None:
+        median_s, p95_s = own.median_s, own.median_s * p95_s / median_s
+    return median_s, p95_s if own.p95_s is None else own.p95_s

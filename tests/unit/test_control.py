@@ -7,65 +7,21 @@ from typing import Any
 
 import pytest
 import simpy
+from control_kit import FIXED, poisson, scenario, schedule, tables_of
 
-from sim.control.loop import run
 from sim.control.nodes import stage_ns
-from sim.control.world import World, build_world
+from sim.control.world import World
 from sim.policies.autoscalers.schedule import Schedule, ScheduleStep
 from sim.policies.autoscalers.static import Static
-from sim.results.records import RunWriter
 from sim.rng import StreamKey
-from sim.scenario import ColdStart, Deployment, Failure, Pool, Scenario, Service, Slo, StageTime
-from sim.scenario.resolve import resolve
-from sim.schema import TABLES
+from sim.scenario import Deployment, Failure, Pool, Service
 from sim.units import NS_PER_HOUR, NS_PER_S
-from sim.workload.specs import TokenLengths
-from sim.workload.synthetic import Poisson
-
-FIXED = ColdStart(
-    pending=StageTime(10.0, 10.0),
-    booting=StageTime(20.0, 20.0),
-    pulling=StageTime(30.0, 30.0),
-    loading=StageTime(40.0, 40.0),
-    warming=StageTime(50.0, 50.0),
-)
-
-
-def poisson(rate_per_s: float = 1.0) -> Poisson:
-    """Poisson arrivals of short requests."""
-    lengths = TokenLengths(family="fixed", mean=100)
-    return Poisson(rate_per_s=rate_per_s, prompt=lengths, output=TokenLengths(family="fixed", mean=20))
-
-
-def scenario(**changes: Any) -> Scenario:
-    """One chat service on single-GPU machines whose cold start takes exactly 150 s, 140 s of it paid for."""
-    parts: dict[str, Any] = {
-        "horizon": "1h",
-        "services": {"chat": Service(workload=poisson(), deployments=["llama"], slo=Slo(ttft_s=1.0))},
-        "deployments": {"llama": Deployment(pools=["gpu"], autoscaler=Static(replicas=1))},
-        "pools": {"gpu": Pool(cold_start=FIXED)},
-    }
-    return Scenario(**{**parts, **changes})
-
-
-def tables_of(made: Scenario, folder: Path, probes: Any = ()) -> dict[str, dict[str, Any]]:
-    """Run a scenario and return its tables, as lists."""
-    with RunWriter(folder) as writer:
-        run(build_world(resolve(made)), writer.spool, probes=probes)
-        merged = writer.merge()
-        return {name: {column: values.tolist() for column, values in merged.table(name).items()} for name in TABLES}
 
 
 def charges(tables: dict[str, dict[str, Any]]) -> list[tuple[Any, ...]]:
     """The ledger's rows without their numbers, in order."""
     columns = [values for name, values in tables["ledger"].items() if name != "row"]
     return sorted(zip(*columns, strict=True))
-
-
-def schedule(start: int, *steps: tuple[str, int]) -> dict[str, Deployment]:
-    """A deployment with dated numbers of replicas."""
-    autoscaler = Schedule(replicas=start, steps=[ScheduleStep(at, replicas) for at, replicas in steps])
-    return {"llama": Deployment(pools=["gpu"], autoscaler=autoscaler)}
 
 
 def test_a_cold_start_goes_through_every_stage_and_is_billed_from_running(tmp_path: Path) -> None:
@@ -116,7 +72,7 @@ def test_a_node_given_up_before_it_runs_costs_nothing(tmp_path: Path) -> None:
 def test_a_crash_kills_its_requests_and_the_node_is_replaced(tmp_path: Path) -> None:
     made = scenario(
         services={"chat": Service(workload=poisson(20.0), deployments=["llama"])},
-        failures=[Failure("20m", "gpu", 1)],
+        failures=[Failure("20m", "gpu")],
         records="all",
     )
     tables = tables_of(made, tmp_path / "run")
@@ -143,7 +99,7 @@ def test_replicas_of_one_machine_die_together(tmp_path: Path) -> None:
         services={"chat": Service(workload=poisson(50.0), deployments=["llama"], max_attempts=2)},
         pools={"gpu": Pool(instance="p5.48xlarge", cold_start=FIXED)},
         deployments={"llama": Deployment(pools=["gpu"], autoscaler=Static(replicas=8))},
-        failures=[Failure("20m", "gpu", 1)],
+        failures=[Failure("20m", "gpu")],
     )
     tables = tables_of(made, tmp_path / "run")
     # A request is never handed to a sibling that dies in the same crash: every one has a second attempt left.
@@ -177,7 +133,7 @@ def test_looking_at_any_period_changes_no_table(tmp_path: Path) -> None:
         },
         deployments={**schedule(3, ("20m", 1), ("40m", 2)), "other": Deployment(pools=["gpu"], autoscaler=Schedule(
             replicas=2, steps=[ScheduleStep("20m", 1)]))},
-        failures=[Failure("25m", "gpu", 1)],
+        failures=[Failure("25m", "gpu")],
         records="all",
     )  # fmt: skip
 
