@@ -174,7 +174,7 @@ TABLES: dict[str, Table] = {
                 ("zone", "VARCHAR", "", "zone"),
                 ("start_ns", "BIGINT", "ns", "RUNNING"),
                 ("end_ns", "BIGINT", "ns", "end"),
-                ("billed_ns", "BIGINT", "ns", "billed time, minimum and rounding included"),
+                ("billed_ns", "BIGINT", "ns", "billed time, minimum and rounding included; the life of a lease that is free"),
                 ("cause", "VARCHAR", "", "why it ended"),
                 ("amount_nano_usd", "BIGINT", "1e-9 USD", "sum of its ledger rows"),
                 ("energy_kwh", "DOUBLE", "kWh", "energy of the machine at the meter, PUE included"),

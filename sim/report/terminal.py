@@ -46,7 +46,7 @@ def render(result: RunResult, console: Console) -> None:
         console.print()
         console.print(table)
     console.print()
-    for line in _closing(summary):
+    for line in (*_closing(summary), *_spot(result.manifest)):
         console.print(line)
     console.print(_line("results", str(result.folder)), soft_wrap=True)
 
@@ -157,6 +157,14 @@ def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
     assumed = bill["assumed_share"]
     share = "-" if assumed is None else f"{assumed:.1%}"
     yield _line("confidence", f"{share} of the bill rests on assumed prices")
+
+
+def _spot(manifest: Mapping[str, Any]) -> Iterable[Text]:
+    """Say what the capacity and the price of every spot pool follow."""
+    for pool, market in manifest["spot_markets"].items():
+        capacity = f"capacity {market['market']} ({market['gpu']}, {market['years']}; {market['source']})"
+        price = f"price {market['price'] or 'of the scenario'} ({market['price_confidence']}; {market['price_source']})"
+        yield _line("spot", f"{_plain(pool)}: {capacity}; {price}")
 
 
 def _table(title: str, first: str, *others: str) -> Table:

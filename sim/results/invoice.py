@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim.results.records import RunResult
-from sim.units import NS_PER_HOUR
+from sim.units import NANO_PER_USD, NS_PER_HOUR
 
 
 @dataclass(frozen=True)
 class InvoiceLine:
-    """All ledger rows of one month, pool, instance type, purchase option, category and price.
+    """All ledger rows of one month, pool, instance type, purchase option, category and price; spot prices count as one.
 
     Parameters
     ----------
     month : YYYY-MM in the account zone. instance : type of the machines.
-    quantity : in `unit`: instance-hours for machines, kWh for energy. unit_price : as written in the catalog.
+    quantity : in `unit`: instance-hours for machines, kWh for energy.
+    unit_price : as written in the catalog; for spot, whose price moves, the mean of what was paid.
     amount_nano : exact sum of the rows in nano-dollars.
     """
 
@@ -36,9 +37,17 @@ def invoice(result: RunResult) -> list[InvoiceLine]:
         SELECT month, ledger.pool AS pool, coalesce(leases.instance, '') AS instance, ledger.purchase AS purchase, category,
             CASE unit WHEN 'kWh' THEN sum(quantity)::DOUBLE ELSE sum(ledger.end_ns - ledger.start_ns) / {NS_PER_HOUR} END
                 AS quantity,
-            CASE unit WHEN 'kWh' THEN 'kWh' ELSE 'instance-hours' END AS shown_unit, unit_price,
+            CASE unit WHEN 'kWh' THEN 'kWh' ELSE 'instance-hours' END AS shown_unit,
+            CASE WHEN ledger.purchase = 'spot' AND ledger.amount_nano_usd > 0 THEN '' ELSE unit_price END AS price,
             sum(ledger.amount_nano_usd) AS amount
         FROM ledger LEFT JOIN leases USING (lease)
-        GROUP BY month, ledger.pool, leases.instance, ledger.purchase, category, unit, unit_price ORDER BY ALL
+        GROUP BY month, ledger.pool, leases.instance, ledger.purchase, category, unit, price ORDER BY ALL
     """)
-    return [InvoiceLine(*row) for row in zip(*(column.tolist() for column in columns.values()), strict=True)]
+    return [_line(*row) for row in zip(*(column.tolist() for column in columns.values()), strict=True)]
+
+
+def _line(
+    month: str, pool: str, instance: str, purchase: str, category: str, quantity: float, unit: str, price: str, amount_nano: int
+) -> InvoiceLine:
+    mean_usd = amount_nano / NANO_PER_USD / quantity if quantity else 0.0
+    return InvoiceLine(month, pool, instance, purchase, category, quantity, unit, price or f"{mean_usd:.4f} mean", amount_nano)

@@ -9,6 +9,7 @@ from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
 from sim.domain.models import Model
 from sim.perf.memory import KvCapacity, kv_capacity, weight_bytes
 from sim.perf.steptime import StepModel, step_model
+from sim.policies.placement import SPOT
 from sim.scenario.model import ColdStart, Deployment, Pool, Scenario, StageTime
 
 NODE_STAGES = ("pending", "booting", "pulling")
@@ -32,6 +33,11 @@ class ResolvedPool:
     accelerator: Accelerator
     grid: Grid
     stages_s: dict[str, tuple[float, float]]
+
+    @property
+    def is_spot(self) -> bool:
+        """Whether its machines are spot machines."""
+        return self.config.purchase == SPOT
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sim.results.metrics import summarize
 from sim.results.records import RunResult, RunWriter
 from sim.scenario.check import check
 from sim.scenario.model import Scenario
-from sim.scenario.resolve import ReplicaKind, resolve
+from sim.scenario.resolve import ReplicaKind, Resolved, ResolvedPool, resolve
 from sim.studies.provenance import peak_rss_mb, provenance
 
 
@@ -90,6 +90,7 @@ def _manifest(world: World, wall_s: float) -> dict[str, object]:
             }
             for (deployment, pool), kind in world.resolved.kinds.items()
         },
+        "spot_markets": {name: _spot_market(world.resolved, pool) for name, pool in world.resolved.pools.items() if pool.is_spot},
         "wall_s": wall_s,
         "peak_rss_mb": peak_rss_mb(),
     }
@@ -97,3 +98,21 @@ def _manifest(world: World, wall_s: float) -> dict[str, object]:
 
 def _step_model(kind: ReplicaKind) -> dict[str, object]:
     return {"validity": kind.step.validity, "fit": kind.fit.provenance.source, "kv_tokens": kind.kv_tokens}
+
+
+def _spot_market(resolved: Resolved, pool: ResolvedPool) -> dict[str, object]:
+    """What the capacity and the price of a spot pool follow, for the report."""
+    spot, catalog = pool.config.spot, resolved.catalog
+    market = catalog.spot_markets[spot.market]
+    followed = {
+        "market": market.name,
+        "gpu": market.gpu,
+        "years": market.years,
+        "source": market.provenance.source,
+        "confidence": market.provenance.confidence,
+    }
+    if pool.config.price_usd_per_hour is not None:
+        return {**followed, "price": "", "price_source": "scenario", "price_confidence": "assumed"}
+    price = catalog.spot_prices[spot.price or pool.instance.name]
+    source, confidence = price.provenance.source, price.provenance.confidence
+    return {**followed, "price": price.name, "price_source": source, "price_confidence": confidence}

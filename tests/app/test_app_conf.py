@@ -134,10 +134,10 @@ def test_loading_twice_in_one_process_gives_equal_but_separate_objects():
         ("slo.ttft_s=300ms", "services.chat.slo.ttft_s", 0.3),
         ("model=llama-3.1-70b", "deployments.llama_8b.model", "llama-3.1-70b"),
         ("max_model_len=null", "deployments.llama_8b.max_model_len", None),
-        ("price_usd_per_hour=2.5", "pools.h100.price_usd_per_hour", "2.5"),
-        ("cold_start.storage=nvme", "pools.h100.cold_start.storage", "nvme"),
+        ("pools.h100.price_usd_per_hour=2.5", "pools.h100.price_usd_per_hour", "2.5"),
+        ("h100.cold_start.storage=nvme", "pools.h100.cold_start.storage", "nvme"),
         ("account.name='A, B'", "account.name", "A, B"),
-        ("zones=[a,b]", "pools.h100.zones", ["a", "b"]),
+        ("h100_spot.zones=[a,b]", "pools.h100_spot.zones", ["a", "b"]),
         ("slo={tpot_s: 0.1}", "services.chat.slo.ttft_s", 1.0),
         ("engine=reference", "engine", "reference"),
     ],
@@ -167,7 +167,7 @@ def test_a_choice_the_scenario_left_at_its_default_can_be_made():
 
 
 def test_names_can_be_added():
-    scenario = load_scenario("quickstart", ["+pools.spare.instance=p5.48xlarge", "deployments.llama_8b.pools=[h100,spare]"])
+    scenario = load_scenario("quickstart", ["+pools.spare.instance=p5.48xlarge", "deployments.llama_8b.pools=[h100,h100_spot,spare]"])
     assert scenario.pools["spare"].instance == "p5.48xlarge"
     check(scenario)
 

@@ -96,10 +96,11 @@ def test_eight_replicas_share_a_machine_and_it_goes_with_the_last(tmp_path: Path
 
 def test_replicas_of_one_machine_die_together(tmp_path: Path) -> None:
     made = scenario(
+        horizon="6m",
         services={"chat": Service(workload=poisson(50.0), deployments=["llama"], max_attempts=2)},
         pools={"gpu": Pool(instance="p5.48xlarge", cold_start=FIXED)},
         deployments={"llama": Deployment(pools=["gpu"], autoscaler=Static(replicas=8))},
-        failures=[Failure("20m", "gpu")],
+        failures=[Failure("5m", "gpu")],
     )
     tables = tables_of(made, tmp_path / "run")
     # A request is never handed to a sibling that dies in the same crash: every one has a second attempt left.

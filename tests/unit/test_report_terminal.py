@@ -20,6 +20,13 @@ from sim.scenario import Account, Scenario, Service, Slo
 ENGINE = {"name": "reference", "wall_s": 1.5, "requests_per_s": 12_345.6, "steps": 1_000_000, "peak_rss_mb": 130.0}
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
+SPOT_MARKETS = {
+    "cheap": {
+        "market": "aws-v100-good", "gpu": "V100 and K80", "years": "2022-2023", "source": "traces", "confidence": "fitted",
+        "price": "p3.2xlarge", "price_source": "price history", "price_confidence": "fitted",
+    }
+}  # fmt: skip
+
 
 def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult:
     """The small run with summary and manifest."""
@@ -34,7 +41,7 @@ def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult
     with RunWriter(folder) as writer:
         write_small_run(writer.spool, **options)
         summary = summarize(writer.merge(), scenario, ENGINE, {"chat": 2})
-        return writer.commit(summary, {"scenario": scenario.to_dict()})
+        return writer.commit(summary, {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS})
 
 
 def report(result: RunResult, *, width: int = 80, terminal: bool = False) -> str:
@@ -63,7 +70,7 @@ def test_the_invoice_and_the_rest_say_what_the_tables_say(tmp_path: Path) -> Non
     assert lines_with(text, "66", "59") == ["chat 66 59 96.07% 3 rejected, 4 unfinished"]
     assert lines_with(text, "a line of the bill")
     assert lines_with(text, "skipped") == ["skipped 2 broken input rows"]
-    assert lines_with(text, "assumed") == ["confidence 100.0% of the bill rests on assumed prices"]
+    assert lines_with(text, "assumed", "confidence") == ["confidence 100.0% of the bill rests on assumed prices"]
     assert lines_with(text, "no interval: one replication")
     assert lines_with(text, "results") == [f"results {tmp_path / 'run'}"]
 
@@ -112,3 +119,9 @@ def test_the_reference_page_of_the_tables_is_up_to_date() -> None:
     assert (REFERENCE / "tables.md").read_text("utf-8") == tables_page(), (
         "run: python -m sim.report.tables > docs/reference/tables.md"
     )
+
+
+def test_the_report_names_what_spot_follows(tmp_path: Path) -> None:
+    text = " ".join(report(small_run(tmp_path / "run")).split())
+    assert "cheap: capacity aws-v100-good (V100 and K80, 2022-2023; traces)" in text
+    assert "price p3.2xlarge (fitted; price history)" in text
