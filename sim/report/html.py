@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sim.errors import InputError, Problem
 from sim.report.figures import CHARTS, Chart
-from sim.report.html_parts import Pair, inline_svg, leaves, pairs, shown_on_terminal, text
+from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, text
 from sim.report.style import png_bytes, svg_bytes, title_of
 from sim.results.records import MANIFEST, RunResult
 
@@ -41,6 +41,8 @@ tr.total td { font-weight: bold; border-top: 1px solid #999; }
 figure { margin: 1.6rem 0; break-inside: avoid; }
 figure svg { width: 100%; height: auto; }
 figcaption { font-size: .84rem; color: #444; max-width: 52rem; }
+.columns { columns: 2; column-gap: 2rem; }
+.columns table { font-size: .74rem; }
 nav ul { padding-left: 1.1rem; }
 @media print {
   body { margin: 0; max-width: none; font-size: 10pt; }
@@ -128,16 +130,18 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
     return "\n".join([
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>billcast: {name}</title>\n<style>{_CSS}</style>\n</head>\n<body>",
-        f"<h1>billcast: {name}</h1>",
+        f"<title>billcast {name}</title>\n<style>{_CSS}</style>\n</head>\n<body>",
+        f"<h1>billcast {name}</h1>",
         head,
         f"<h2>Findings</h2>\n<nav><ul>\n{links}\n</ul></nav>",
         "<h2>Bill and service levels</h2>",
         *rest,
         "<h2>Figures</h2>",
-        *(_figure(*parts) for parts in drawn),
-        '<h2>Settings</h2>\n<p class="note">The resolved scenario, defaults included.</p>',
+        letters_once("\n".join(_figure(*parts) for parts in drawn)),
+        '<h2>Settings</h2>\n<p class="note">The resolved scenario, defaults included; - is not set.</p>',
+        '<div class="columns">',
         pairs(leaves(result.manifest["scenario"])),
+        "</div>",
         "<h2>Where it comes from</h2>",
         pairs(_provenance(result)),
         "</body>\n</html>\n",

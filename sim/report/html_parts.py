@@ -35,7 +35,7 @@ def text(value: object) -> str:
 
 
 def pairs(rows: Iterable[Pair]) -> str:
-    """Return a table of labels and values; a label that repeats is written once.
+    """Return a table of labels and values; a label is not repeated on the next line.
 
     Examples
     --------
@@ -139,7 +139,8 @@ def _class(style: str, column: Column | None = None) -> str:
 
 
 def inline_svg(document: str, name: str, label: str) -> str:
-    """Return an SVG document as a part of a page: said in words for who cannot see it, its ids unlike those of other figures.
+    """Return an SVG document as a part of a page: said in words for who cannot see it, its ids unlike those of other figures
+    but for its letters, which `letters_once` shares.
 
     Parameters
     ----------
@@ -147,6 +148,26 @@ def inline_svg(document: str, name: str, label: str) -> str:
     """
     found = document[document.index("<svg") :]
     found = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", found, flags=re.DOTALL)
-    found = re.sub(r'(?<= id=")|(?<=url\(#)|(?<=href="#)', f"{name}-", found)
+    found = re.sub(r'(?:(?<= id=")|(?<=url\(#)|(?<=href="#))(?!DejaVu)', f"{name}-", found)
     found = re.sub(r">\s+<", ">\n<", found)
     return found.replace("<svg", f'<svg role="img" aria-label="{text(label)}"', 1).rstrip()
+
+
+def letters_once(page: str) -> str:
+    """Return a page in which each letter's outline, which every figure brings along, is there once.
+
+    Examples
+    --------
+    >>> letter = '<path id="DejaVuSans-41" d="M 1 2"/>'
+    >>> letters_once(letter + "<g/>" + letter) == letter + "<g/>"
+    True
+    """
+    seen: set[str] = set()
+
+    def first(found: re.Match[str]) -> str:
+        if found[1] in seen:
+            return ""
+        seen.add(found[1])
+        return found[0]
+
+    return re.sub(r'<path id="(DejaVu[^"]*)"[^>]*/>', first, page)

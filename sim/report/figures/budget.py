@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator
 
 from sim.report.figures.frame import Frame, Ints
@@ -19,6 +21,7 @@ from sim.report.style import (
     BLUE,
     GREEN,
     GREY,
+    HEAVY_POINTS,
     ORANGE,
     VERMILLION,
     budget_left,
@@ -33,7 +36,8 @@ from sim.results.records import RunResult
 
 _LOOKS: dict[str, tuple[str, Any]] = {"ttft": (BLUE, "solid"), "tpot": (ORANGE, (0, (5, 2))), "e2e": (GREEN, (0, (1, 1.2)))}
 _WORST = 3
-_WORTH_MARKING = 0.05
+_WORTH_MARKING, _WORTH_SAYING = 0.05, 0.2
+_NEAR_THE_EDGE = 0.2  # of the height of a panel
 _TICKS = (1.0, 0.5, 0.0, -0.5, -1.0, -3.0, -10.0, -30.0, -100.0, -300.0, -1000.0)
 
 
@@ -91,18 +95,19 @@ def slo_burn_down(result: RunResult) -> Figure:
     services = list(dict.fromkeys(burn.target.service for burn in found)) or [""]
     figure = new_figure(_title(result, found), frame.source, 1.5 + 1.8 * len(services) + 0.7 * (len(services) == 1), _legend(frame))
     panels = figure.subplots(len(services), 1, squeeze=False)[:, 0]
+    heavy = sum(len(burn.remaining) for burn in found) > HEAVY_POINTS
     for axes, service in zip(panels, services, strict=True):
         mine = [burn for burn in found if burn.target.service == service]
         if not mine:
             say_nothing_here(axes, "no target with an error budget")
             continue
-        _draw(axes, frame, mine)
+        _draw(axes, frame, mine, heavy)
         axes.set_title(f"error budget left, {shown(service)}")
         frame.time_axis(axes, label=axes is panels[-1])
     return figure
 
 
-def _draw(axes: Axes, frame: Frame, burns: list[BurnDown]) -> None:
+def _draw(axes: Axes, frame: Frame, burns: list[BurnDown], heavy: bool) -> None:
     lowest = min(float(burn.remaining.min()) for burn in burns)
     bottom = min(-0.12, lowest * 1.3)
     if bottom < -2:
@@ -114,29 +119,44 @@ def _draw(axes: Axes, frame: Frame, burns: list[BurnDown]) -> None:
     percent_axis(axes)
     axes.axhspan(bottom, 0, color=VERMILLION, alpha=0.08, linewidth=0)
     axes.axhline(0, color=BLACK, linewidth=0.8)
-    axes.text(0.004, 0.03, "below 0: overspent, the goal is missed", transform=axes.transAxes, fontsize=7.5, color="#8a3a00")
     frame.mark_losses(axes)
     frame.mark_warmup(axes)
-    axes.plot(frame.days(burns[0].edges_ns), burns[0].allowed, color=GREY, linewidth=1.0, linestyle=(0, (1, 2.5)))
+    axes.plot(frame.days(burns[0].edges_ns), burns[0].allowed, color=GREY, linewidth=1.0, linestyle=(0, (1, 2.5)), rasterized=heavy)
     handles, names = [], []
     for burn in burns:
         color, dashes = _LOOKS[burn.target.latency]
         times = frame.days(burn.edges_ns)
-        handles += axes.plot(times, burn.remaining, color=color, linestyle=dashes, linewidth=1.8)
+        handles += axes.plot(times, burn.remaining, color=color, linestyle=dashes, linewidth=1.8, rasterized=heavy)
         names.append(
             f"{burn.target.latency.upper()} within {seconds(burn.target.threshold_s)}\n{budget_left(float(burn.remaining[-1]))}"
         )
-        for place, number in enumerate(burn.worst()):
+        for number in burn.worst():
             axes.plot(times[number : number + 2], burn.remaining[number : number + 2], color=color, linewidth=4.5, alpha=0.45)
             axes.plot(times[number + 1], burn.remaining[number + 1], marker="o", color=color, markersize=5, markeredgecolor="white")
-            if place == 0:
-                words = f"{100 * burn.bad[number] / burn.budget:,.0f} % in one window"
-                # The line falls from the upper left, so the words have room above right and below left of its end.
-                left = number + 1 > len(burn.bad) / 2
-                axes.annotate(words, (times[number + 1], burn.remaining[number + 1]), xytext=(-8, -3) if left else (7, 5),
-                              textcoords="offset points", ha="right" if left else "left", va="top" if left else "bottom",
-                              fontsize=7.5)  # fmt: skip
+    _name_the_worst(axes, frame, burns)
     axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=0.9)
+
+
+def _name_the_worst(axes: Axes, frame: Frame, burns: list[BurnDown]) -> None:
+    """Say how much the window that burnt most of any budget burnt, if that was a good part."""
+    shares = [float(burn.bad.max()) / burn.budget for burn in burns]
+    burn = burns[int(np.argmax(shares))]
+    if max(shares) < _WORTH_SAYING:
+        return
+    number = burn.worst()[0]
+    at = (float(frame.days(burn.edges_ns[number + 1])), float(burn.remaining[number + 1]))
+    height = (axes.transScale + axes.transLimits).transform(at)[1]
+    # The line falls from the upper left, so the words have room above right of its end, and below left of it but at the edge.
+    left = number + 1 > len(burn.bad) / 2
+    axes.annotate(
+        f"{100 * max(shares):,.0f} % of the budget in one window",
+        at,
+        xytext=(-9, 0) if left else (7, 5),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="bottom" if not left or height < _NEAR_THE_EDGE else "top",
+        fontsize=7.5,
+    )
 
 
 def _title(result: RunResult, found: list[BurnDown]) -> str:
@@ -155,8 +175,9 @@ def _title(result: RunResult, found: list[BurnDown]) -> str:
     return f"The {name} was spent by {when}, {budget_left(float(worst.remaining[-1]))} at the end: the goal is missed"
 
 
-def _legend(frame: Frame) -> list[Line2D]:
-    handles = [
+def _legend(frame: Frame) -> list[Artist]:
+    handles: list[Artist] = [
+        Patch(facecolor=VERMILLION, alpha=0.08, label="overspent: the goal is missed"),
         Line2D([], [], color=GREY, linestyle=(0, (1, 2.5)), label="an even burn"),
         Line2D([], [], color=BLACK, marker="o", linewidth=4.5, alpha=0.45, label="windows that burnt most"),
     ]

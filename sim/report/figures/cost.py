@@ -32,6 +32,8 @@ OVERHEADS = ("booting", "idle", "draining", "lost")
 _LOOKS = {"booting": (PALE, "////"), "idle": ("#f2f2f2", ""), "draining": (PALE, "\\\\\\\\"), "lost": (VERMILLION, "xxxx")}
 _MOST_SERVICES = len(SERIES) - 1
 _BUSY = "busy: "
+_MOST_APART = 63  # buckets with a line between them
+_DAY_LETTERS, _HOUR_LETTERS = len("YYYY-MM-DD"), len("YYYY-MM-DDTHH:MM+HH:MM")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class CostStack:
 
     Parameters
     ----------
-    unit : "day" or "hour". edges : the buckets' starts and the last end, shape (buckets + 1,).
+    unit : "day" or "hour". edges : the buckets' starts and the last end, shape (buckets + 1,); hours in UTC.
     amounts_nano : label to nano-dollars, shape (buckets,); labels are "busy: <service>" and the overheads, and together they are
         the invoice.
     """
@@ -56,7 +58,7 @@ def cost_by_use(result: RunResult) -> CostStack:
     Busy time is split by the service that pays; beyond seven services the smallest are one.
     """
     frame = Frame(result)
-    unit, letters = ("hour", 25) if frame.horizon_ns < 2 * NS_PER_DAY else ("day", 10)
+    unit, letters = ("hour", _HOUR_LETTERS) if frame.horizon_ns < 2 * NS_PER_DAY else ("day", _DAY_LETTERS)
     table = result.sql(f"""
         SELECT left(local_hour, {letters}) AS bucket, use, CASE WHEN use <> 'busy' THEN '' WHEN stream < 0 THEN '{UNASSIGNED}'
             ELSE service END AS who, sum(attribution.amount_nano_usd) AS amount
@@ -64,7 +66,7 @@ def cost_by_use(result: RunResult) -> CostStack:
     """)
     # Hours are in order as instants; the texts are not where the clock is put back.
     starts = {text: _start(frame, unit, str(text)) for text in dict.fromkeys(table["bucket"].tolist())}
-    edges = _edges(frame, unit, sorted(starts.values()))
+    edges = _edges(unit, sorted(starts.values()))
     place = {edge: number for number, edge in enumerate(edges[:-1])}
     services = _services(table)
     amounts = {label: np.zeros(max(len(edges) - 1, 0), np.int64) for label in (*dict.fromkeys(services.values()), *OVERHEADS)}
@@ -87,24 +89,19 @@ def _services(table: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, str]:
 
 def _start(frame: Frame, unit: str, text: str) -> datetime:
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=frame.zone) if unit == "day" else moment.astimezone(frame.zone)
+    # Instants of one zone are compared by their clock, on which an hour can come twice; those of UTC are not.
+    return moment.replace(tzinfo=frame.zone) if unit == "day" else moment.astimezone(UTC)
 
 
-def _edges(frame: Frame, unit: str, starts: list[datetime]) -> list[datetime]:
+def _edges(unit: str, starts: list[datetime]) -> list[datetime]:
     """Every bucket from the first with money to the last, also the ones without, and the end of the last."""
     if not starts:
         return []
     edges = [starts[0]]
     while edges[-1] <= starts[-1]:
-        edges.append(_next(frame, unit, edges[-1]))
+        # Arithmetic inside a zone is that of its clock, so the day of a clock change has 23 or 25 hours.
+        edges.append(edges[-1] + (timedelta(hours=1) if unit == "hour" else timedelta(days=1)))
     return edges
-
-
-def _next(frame: Frame, unit: str, moment: datetime) -> datetime:
-    if unit == "hour":
-        return (moment.astimezone(UTC) + timedelta(hours=1)).astimezone(frame.zone)
-    # Wall-clock arithmetic inside a zone: the day of a clock change has 23 or 25 hours.
-    return moment + timedelta(days=1)
 
 
 @house_style()
@@ -112,7 +109,7 @@ def cost_stack(result: RunResult) -> Figure:
     """Draw the bill per day (per hour where the run is under two days) by busy of each service and by overhead."""
     frame, stack = Frame(result), cost_by_use(result)
     totals = {label: int(amounts.sum()) for label, amounts in stack.amounts_nano.items()}
-    figure = new_figure(_title(totals), frame.source, 3.9)
+    figure = new_figure(_title(totals), frame.source, max(3.9, 0.9 + 0.36 * sum(total > 0 for total in totals.values())))
     axes = figure.subplots()
     axes.set_ylabel(f"USD per calendar {stack.unit} of {frame.zone_name}")
     if not stack.edges:
@@ -120,17 +117,18 @@ def cost_stack(result: RunResult) -> Figure:
         return figure
     edges = frame.numbers(stack.edges)
     handles, names, below = [], [], np.zeros(len(edges) - 1)
-    colors = iter(SERIES)
+    colors, apart = iter(SERIES), len(edges) <= _MOST_APART
     for label, amounts in stack.amounts_nano.items():
         if not totals[label]:
             continue
         above = below + amounts / NANO_PER_USD
         color, hatch = _LOOKS[label] if label in _LOOKS else (next(colors), "")
-        look: dict[str, Any] = {"facecolor": color, "hatch": hatch, "edgecolor": "#333333", "linewidth": 0.5}
+        look: dict[str, Any] = {"facecolor": color, "hatch": hatch, "edgecolor": "#333333", "linewidth": 0.5 if apart else 0.0}
         handles.append(axes.stairs(above, edges, baseline=below, fill=True, **look))
         names.append(f"{shown(label, 30)}\n{usd(totals[label])} USD, {share_text(totals[label], sum(totals.values()))}")
         below = above
-    axes.vlines(edges[1:-1], 0, np.minimum(below[:-1], below[1:]), color="white", linewidth=0.5)
+    if apart:
+        axes.vlines(edges[1:-1], 0, np.minimum(below[:-1], below[1:]), color="white", linewidth=0.5)
     axes.stairs(below, edges, color=BLACK, linewidth=0.8)
     axes.set_ylim(0, max(float(below.max()) * 1.05, 1e-9))
     thousands(axes)

@@ -36,6 +36,7 @@ from sim.units import NS_PER_S
 STATES = ("ready", "booting", "draining")
 _LOOKS = {"ready": (BLUE, ""), "booting": (ORANGE, "////"), "draining": (PALE, "\\\\\\\\")}
 _MOST_PANELS = 6
+_MANY_MARKS = 200
 _MOST_SERVICES = len(SERIES)
 
 
@@ -104,7 +105,7 @@ def demand_and_replicas(result: RunResult) -> Figure:
     names = names if len(names) <= _MOST_PANELS else [""]
     windows = frame.windows(["arrived"])
     rates = {service: _rate(found) for service, found in windows.items()}
-    figure = new_figure(_title(frame, rates), frame.source, 3.1 + 1.75 * len(names), _legend(frame))
+    figure = new_figure(_title(frame, rates), frame.source, 3.1 + 1.75 * len(names), _legend(frame), columns=4)
     axes = figure.subplots(1 + len(names), 1, squeeze=False, height_ratios=[1.15, *[1.0] * len(names)])[:, 0]
     _draw_demand(axes[0], frame, windows, rates)
     for panel, name in zip(axes[1:], names, strict=True):
@@ -132,8 +133,9 @@ def _title(frame: Frame, rates: Mapping[str, npt.NDArray[np.float64]]) -> str:
     low, high = (int(ready.min()), int(ready.max())) if len(ready) else (0, 0)
     fleet = f"{high} ready replica{'s' if high != 1 else ''}" if low == high else f"{low} to {high} ready replicas"
     lost = sum(loss.replicas for loss in frame.losses())
-    demand = f"{total.min():.3g} to {total.max():.3g} requests/s" if len(total) > 1 else f"{total[0]:.3g} requests/s"
-    return f"{demand} met {fleet}; {lost or 'no'} replica{'s' if lost != 1 else ''} lost"
+    slowest, fastest = f"{total.min():.3g}", f"{total.max():.3g}"
+    demand = f"{fastest} requests/s" if slowest == fastest else f"{slowest} to {fastest} requests/s"
+    return f"{demand} met {fleet}; {f'{lost:,}' if lost else 'no'} replica{'s' if lost != 1 else ''} lost"
 
 
 def _draw_demand(axes: Axes, frame: Frame, windows: Mapping[str, Windows], rates: Mapping[str, npt.NDArray[np.float64]]) -> None:
@@ -181,19 +183,20 @@ def _draw_decisions(axes: Axes, frame: Frame, name: str) -> None:
     mine = np.ones(len(table["time_ns"]), np.bool_) if name == "" else table["deployment"] == name
     for more, marker in ((True, "^"), (False, "v")):
         chosen = mine & ((table["after"] > table["before"]) == more)
-        size = 26 if chosen.sum() < 200 else 5
+        size = 26 if chosen.sum() <= _MANY_MARKS else 5
         axes.scatter(
             frame.days(table["time_ns"][chosen]), table["after"][chosen], marker=marker, s=size, color=BLACK, zorder=4,
-            edgecolors="white", linewidths=0.5, rasterized=bool(chosen.sum() > HEAVY_POINTS),
+            edgecolors="white", linewidths=0.5, rasterized=bool(chosen.sum() > _MANY_MARKS),
         )  # fmt: skip
 
 
 def _draw_losses(axes: Axes, frame: Frame, name: str) -> None:
     frame.mark_losses(axes)
     top = axes.get_ylim()[1]
-    for loss in frame.losses():
-        if name in ("", loss.deployment):
-            axes.plot(frame.days([loss.time_ns]), [top * 0.94], marker="X", markersize=7, color=VERMILLION, markeredgecolor="white")
+    times = frame.days([loss.time_ns for loss in frame.losses() if name in ("", loss.deployment)])
+    heights = np.full(len(times), top * 0.94)
+    axes.scatter(times, heights, marker="X", s=45 if len(times) <= _MANY_MARKS else 16, color=VERMILLION, edgecolors="white",
+                 linewidths=0.6, zorder=4, rasterized=len(times) > _MANY_MARKS)  # fmt: skip
 
 
 def _legend(frame: Frame) -> list[Patch | Line2D]:

@@ -17,11 +17,12 @@ from sim.report.style import GREY, VERMILLION, shown
 from sim.results.records import RunResult
 from sim.units import NS_PER_DAY, NS_PER_US, duration_ns, instant
 
-# A replica that ended in any other way was taken from the run: a crash, a spot preemption.
-_ORDERLY = ("scaled_down", "end")
+# A replica that ended in any other way was taken from the run: by a crash, by its provider.
+_ORDERLY = ("scaled_down", "grace_over", "end")
+_MANY_LOSSES = 40
 # Year, month, day, hour, minute, second; and each where the next finer one is at its start.
 _FORMATS = ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
-_ZERO_FORMATS = ["", "%Y", "%b", "%d %b", "%H:%M", "%H:%M"]
+_ZERO_FORMATS = ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]
 _WEEK_NS = 7 * NS_PER_DAY
 
 # Its functions have no types.
@@ -107,12 +108,12 @@ class Frame:
         parts.append(f"simulated {self.local(0):{form}} to {self.local(self.horizon_ns):{form}} {self.zone_name}")
         return "  |  ".join(parts)
 
-    def time_axis(self, axes: Axes, *, label: bool = True, ticks: int = 9) -> None:
+    def time_axis(self, axes: Axes, *, label: bool = True, name: bool = True, ticks: int = 9) -> None:
         """Make the x axis the run's calendar time in the account's zone.
 
         Parameters
         ----------
-        label : whether it has numbers and a name. ticks : at most this many.
+        label, name : whether it has numbers, and with them a name. ticks : at most this many.
         """
         axes.xaxis_date(tz=self.zone)
         locator = _dates.AutoDateLocator(tz=self.zone, minticks=3, maxticks=ticks)
@@ -122,7 +123,7 @@ class Frame:
         )
         axes.set_xlim(*self.days([0, max(self.horizon_ns, 1_000_000)]))
         axes.tick_params(axis="x", labelbottom=label)
-        if label:
+        if label and name:
             axes.set_xlabel(self._period())
 
     def _period(self) -> str:
@@ -158,9 +159,16 @@ class Frame:
         return [Loss(*row) for row in zip(*(column.tolist() for column in table.values()), strict=True)]
 
     def mark_losses(self, axes: Axes) -> None:
-        """Draw a fine line where replicas were lost, so that what follows has its cause beside it."""
-        for time_ns in sorted({loss.time_ns for loss in self.losses()}):
-            axes.axvline(float(self.days(time_ns)), color=VERMILLION, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
+        """Draw a fine line where replicas were lost, so that what follows has its cause beside it; short where they are many."""
+        times = sorted({loss.time_ns for loss in self.losses()})
+        few = len(times) <= _MANY_LOSSES
+        # One line with gaps, for a year of spot machines has thousands of them.
+        across = np.repeat(self.days(times), 3)
+        up = np.tile([0.0 if few else 0.95, 1.0, np.nan], len(times))
+        line = axes.plot(
+            across, up, color=VERMILLION, linewidth=0.8 if few else 0.3, zorder=1, transform=axes.get_xaxis_transform()
+        )[0]
+        line.set_linestyle((0, (1, 1.5)) if few else "solid")
 
     def mark_warmup(self, axes: Axes) -> None:
         """Shade the warm-up, which counts in no SLO."""

@@ -31,6 +31,7 @@ from sim.results.slo import TARGETS
 
 _LOOKS: dict[str, tuple[str, Any]] = {"p50": (BLUE, "solid"), "p95": (ORANGE, (0, (5, 2))), "p99": (PURPLE, (0, (1, 1.2)))}
 MOST_STREAMS = 8
+_CROWDED = 400  # windows, from which on dashes and steps can no longer be told apart
 
 _Table = dict[str, npt.NDArray[Any]]
 
@@ -56,6 +57,7 @@ def latency_over_time(result: RunResult) -> Figure:
     figure = new_figure(_title(frame, table), frame.source, 1.5 + 1.7 * max(len(rows), 1) + 0.5 * (len(rows) <= 1), _legend(frame))
     grid = figure.subplots(max(len(rows), 1), len(TARGETS), squeeze=False)
     spans = {latency: _span(result, table, latency) for latency in TARGETS}
+    heavy = sum(len(mine["stream"]) for mine in rows) * len(_LOOKS) * len(TARGETS) > HEAVY_POINTS
     for number, panels in enumerate(grid):
         mine = rows[number] if rows else {}
         for latency, axes in zip(TARGETS, panels, strict=True):
@@ -64,8 +66,8 @@ def latency_over_time(result: RunResult) -> Figure:
             if not rows or np.isnan(mine[f"{latency}_p50_s"]).all():
                 say_nothing_here(axes, "nothing completed")
                 continue
-            _draw(axes, frame, mine, latency, spans[latency])
-            frame.time_axis(axes, label=number == len(grid) - 1, ticks=5)
+            _draw(axes, frame, mine, latency, spans[latency], heavy)
+            frame.time_axis(axes, label=number == len(grid) - 1, name=latency == "tpot", ticks=6)
         if rows:
             panels[0].set_ylabel(f"{shown(mine['service'][0], 16)}/{shown(mine['segment'][0], 16)}")
     return figure
@@ -79,13 +81,12 @@ def _span(result: RunResult, table: _Table, latency: str) -> tuple[float, float]
     return (min(found), max(found)) if found else (0.01, 1.0)
 
 
-def _draw(axes: Axes, frame: Frame, mine: _Table, latency: str, span: tuple[float, float]) -> None:
+def _draw(axes: Axes, frame: Frame, mine: _Table, latency: str, span: tuple[float, float], heavy: bool) -> None:
     edges = frame.days(np.append(mine["start_ns"], mine["end_ns"][-1:]))
-    for name, (color, dashes) in _LOOKS.items():
-        heavy = len(edges) * len(_LOOKS) > HEAVY_POINTS
-        axes.stairs(
-            mine[f"{latency}_{name}_s"], edges, baseline=None, color=color, linestyle=dashes, linewidth=1.5, rasterized=heavy
-        )
+    crowded = len(edges) > _CROWDED
+    for name, (color, dashes) in reversed(_LOOKS.items()):  # the lowest last, so that in a crowd it is not covered
+        look = {"linestyle": "solid", "linewidth": 0.5} if crowded else {"linestyle": dashes, "linewidth": 1.5}
+        axes.stairs(mine[f"{latency}_{name}_s"], edges, baseline=None, color=color, rasterized=heavy, **look)
     log_seconds(axes, *span, axis="y")
     slo = frame.result.summary["slo"].get(str(mine["service"][0]), {}).get(latency)
     if slo is not None:
