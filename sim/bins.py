@@ -40,7 +40,8 @@ def bin_of(value_ns: int) -> int:
 def bins_of(values_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the bins of an array of latencies in nanoseconds (`bin_of` for arrays)."""
     bits = np.maximum(values_ns, 1).astype(np.float64).view(np.int64)
-    return np.minimum((bits >> _SHIFT) - _BIAS, BINS - 1)
+    bins: npt.NDArray[np.int64] = np.minimum((bits >> _SHIFT) - _BIAS, BINS - 1)
+    return bins
 
 
 def edges_ns() -> npt.NDArray[np.float64]:

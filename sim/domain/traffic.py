@@ -75,7 +75,7 @@ class RequestBlock:
         unknown = sorted(set(columns) - set(BLOCK_DTYPES))
         if unknown or any(len(array) != length for array in arrays.values()):
             raise ValueError(f"columns of unequal length or unknown columns {unknown}")
-        return cls(**arrays)  # type: ignore[arg-type]
+        return cls(**arrays)
 
     def take(self, index: npt.NDArray[np.intp] | slice) -> RequestBlock:
         """Return the rows selected by an index array or a slice."""
