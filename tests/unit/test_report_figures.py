@@ -280,7 +280,7 @@ def test_one_window_and_many_services_are_drawn(tmp_path: Path, chart: Any, serv
 
 
 @pytest.mark.parametrize(
-    "name", ["<script>alert(1)</script>", "a$b$ $\\frac{", "\x1b[2J\n", "\u65e5\u672c --> ", "_x", "%s {0} &amp;"]
+    "name", ["<script>alert(1)</script>", "a$b$ $\\frac{$", "\x1b[2J\n", "\u65e5\u672c --> ", "_x", "%s {0} &amp;"]
 )
 def test_names_from_data_are_drawn_as_text(tmp_path: Path, name: str) -> None:
     scenario = scenario_of("2h", {name: TIGHT}, name=name)
