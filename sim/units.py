@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from math import isfinite
 
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
@@ -16,18 +17,20 @@ NANO_PER_USD = 1_000_000_000
 BYTES_PER_GIB = 2**30
 JOULES_PER_KWH = 3_600_000.0
 
-_DURATION_NS = {
+DURATION_NS = {
     "ns": 1,
     "us": NS_PER_US,
     "ms": NS_PER_MS,
-    "s": NS_PER_S,
-    "min": NS_PER_MINUTE,
-    "m": NS_PER_MINUTE,
-    "h": NS_PER_HOUR,
-    "d": NS_PER_DAY,
-    "w": 7 * NS_PER_DAY,
+    **dict.fromkeys(("s", "sec", "second", "seconds"), NS_PER_S),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), NS_PER_MINUTE),
+    **dict.fromkeys(("h", "hour", "hours"), NS_PER_HOUR),
+    **dict.fromkeys(("d", "day", "days"), NS_PER_DAY),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * NS_PER_DAY),
 }
-_DURATION_PART = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(ns|us|ms|min|s|m|h|d|w)?")
+_PLAIN_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+NUMBER = _PLAIN_NUMBER + r"(?:[eE][+-]?[0-9]+)?"
+# The longest word first, or "min" would be read as "m" and a rest.
+_DURATION_PART = re.compile(rf"\s*({_PLAIN_NUMBER})\s*({'|'.join(sorted(DURATION_NS, key=len, reverse=True))})?")
 
 
 def duration_ns(text: str | float) -> int:
@@ -35,7 +38,7 @@ def duration_ns(text: str | float) -> int:
 
     Parameters
     ----------
-    text : "7d", "12 h", "1h30m", "300 ms"; a bare number is seconds.
+    text : "7d", "12 h", "1h30m", "300 ms", "2 days"; a bare number is seconds.
 
     Raises
     ------
@@ -48,7 +51,8 @@ def duration_ns(text: str | float) -> int:
     >>> duration_ns(0.3)
     300000000
     """
-    written = str(text).strip()
+    # Floats below 1e-4 are written with an exponent, in which nobody writes a duration.
+    written = f"{Decimal(str(text)):f}" if isinstance(text, float) and isfinite(text) else str(text).strip()
     total, position = Decimal(0), 0
     while position < len(written):
         match = _DURATION_PART.match(written, position)
@@ -57,7 +61,7 @@ def duration_ns(text: str | float) -> int:
         unit = match.group(2) or "s"
         if match.group(2) is None and (position or match.end() != len(written)):
             raise ValueError(f"{text!r} is not a duration: a number in it has no unit")
-        total += Decimal(match.group(1)) * _DURATION_NS[unit]
+        total += Decimal(match.group(1)) * DURATION_NS[unit]
         position = match.end()
     if not written:
         raise ValueError("an empty duration")

@@ -127,15 +127,19 @@ class RunWriter:
             raise InputError([Problem("out", str(target), "exists already and is not an empty folder", "a new or an empty folder")])
         home = self.target.absolute().parent
         self._made = [folder for folder in (home, *home.parents) if not folder.exists()]
-        home.mkdir(parents=True, exist_ok=True)
         self._folder = home / f".{self.target.name}.partial-{os.getpid()}"
-        if self._folder.exists():  # left by a killed process that had this number
-            shutil.rmtree(self._folder)
-        self._folder.mkdir()
-        self._parts = self._folder / "parts"
-        self._parts.mkdir()
-        self.spool = Spool(self._parts, rows)
         self._merged: RunResult | None = None
+        # Ctrl-C may come before the `with` block that would clean up.
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            if self._folder.exists():  # left by a killed process that had this number
+                shutil.rmtree(self._folder)
+            self._parts = self._folder / "parts"
+            self._parts.mkdir(parents=True)
+            self.spool = Spool(self._parts, rows)
+        except BaseException:
+            self._remove()
+            raise
 
     def __enter__(self) -> RunWriter:
         return self
@@ -174,8 +178,11 @@ class RunWriter:
             self.spool.close()
         else:
             self._merged.close()
-        shutil.rmtree(self._folder)
+        self._remove()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
         for folder in self._made:
-            if any(folder.iterdir()):
+            if not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()

@@ -27,8 +27,10 @@ MOST_COUNT = 1_000_000
 LONGEST_S = 30 * 86_400.0
 
 
-def check(scenario: Scenario, catalog: Catalog | None = None) -> None:
-    """Check everything about a scenario that can be known before it runs.
+def check(scenario: Scenario, catalog: Catalog | None = None) -> Scenario:
+    """Check everything about a scenario that can be known before it runs, and return it with every quantity read.
+
+    A field may hold a quantity as people write it, `Slo(ttft_s="300 ms")`; the returned scenario has it as the number it stands for.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ def check(scenario: Scenario, catalog: Catalog | None = None) -> None:
     _check_failures(typed, problems)
     _check_account(typed, problems)
     problems.raise_if_any()
+    return typed
 
 
 def _catalog(overlay: str, problems: Problems) -> Catalog:
@@ -145,10 +148,7 @@ def _check_service(name: str, service: Service, scenario: Scenario, problems: Pr
     path = f"services.{name}"
     _check_name("services", name, problems)
     _check_list(f"{path}.deployments", service.deployments, "deployment", scenario.deployments, problems)
-    try:
-        service.workload.problems(f"{path}.workload", problems)
-    except OSError as error:  # a file that cannot even be looked for: a name too long, a folder without permission
-        problems.add(f"{path}.workload", error.filename, f"cannot be looked at: {error.strerror}")
+    service.workload.problems(f"{path}.workload", problems)
     for target in ("ttft_s", "tpot_s", "e2e_s"):
         _check_between(f"{path}.slo.{target}", getattr(service.slo, target), 0.0, LONGEST_S, problems, above=True)
     _check_between(f"{path}.slo.attainment", service.slo.attainment, 0.0, 1.0, problems, above=True)

@@ -8,20 +8,35 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
 import sim.policies
 import sim.workload
 from sim.errors import Problem, Problems, nearest_name
+from sim.quantities import decimal_text, quantity, units_of
 from sim.registry import groups, names, registered
 from sim.scenario.model import Scenario
-from sim.units import NS_PER_S, duration_ns
+from sim.units import NS_PER_S, NUMBER, duration_ns
 
+# An index at the end of a path: elements of a list are in the unit of the list.
+_FIELD = re.compile(r"(?:\[[0-9]+\])+$")
+_A_NUMBER = re.compile(r"\s*\$?\s*[+-]?\.?[0-9]")
+_BARE_NUMBER = re.compile(rf"[+-]?{NUMBER}")
+_EXAMPLES = {
+    "s": "seconds, or a duration such as 300ms",
+    "USD/h": "dollars per hour, or such as 2.10 USD/h",
+    "/s": "a number a second, or such as 14/s",
+    "GB": "1e9 bytes, or such as 80 GiB",
+    "GB/s": "1e9 bytes a second, or such as 10 Gbit/s",
+    "": "a number, or a share such as 50%",
+}
 CHOICE = "choice"
 LARGEST = 1 << 63
 _NOT_READ = object()
@@ -175,22 +190,52 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: Problems) -> Any:
     if number and isinstance(value, int) and abs(value) >= LARGEST:
         problems.add(path, f"a number of {value.bit_length()} bits", "is too large", "64 bits")
         return _NOT_READ
+    name = _FIELD.sub("", path).rpartition(".")[2]
+    if hint is str and isinstance(value, str) and units_of(name) != ("",):
+        return _read_amount(value, name, path, problems)
     if hint is str and (isinstance(value, str) or number):
         return str(value)
     if hint is float and number:
         return float(value)
-    if hint is float and isinstance(value, str) and path.endswith("_s") and not path.endswith("_per_s"):
-        try:
-            return duration_ns(value) / NS_PER_S
-        except ValueError:
-            problems.add(path, value, "is not a time", "seconds, or a duration such as 300ms")
-            return _NOT_READ
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if hint in (int, float) and isinstance(value, str) and (_A_NUMBER.match(value) or units_of(name) == ("s",)):
+        return _read_quantity(hint, value, name, path, problems)
     if hint is bool and isinstance(value, bool):
         return value
     described = {str: "a text", float: "a number", int: "a whole number", bool: "true or false"}
     if hint not in described:
         return value
-    problems.add(path, value, f"must be {described[hint]}")
+    unit = "" if hint not in (int, float) else units_of(name)[0]
+    problems.add(path, value, f"must be {described[hint]}{_with_unit(unit)}")
     return _NOT_READ
+
+
+def _with_unit(unit: str) -> str:
+    return f", in {unit} or with a unit" if unit else ""
+
+
+def _read_quantity(hint: type, value: str, name: str, path: str, problems: Problems) -> Any:
+    """Read a number with a unit, `300 ms` or `80 GiB`, in the unit the field's name asks for."""
+    units = units_of(name)
+    try:
+        amount = Fraction(duration_ns(value), NS_PER_S) if units == ("s",) else quantity(value, units)
+    except ValueError as error:
+        what = "is not a time" if units == ("s",) else str(error)
+        problems.add(path, value, what, _EXAMPLES.get(units[0], f"a number, or one with {units[0]}" if units[0] else "a number"))
+        return _NOT_READ
+    if hint is int and amount.denominator != 1:
+        problems.add(path, value, "must be a whole number")
+        return _NOT_READ
+    return int(amount) if hint is int else float(amount)
+
+
+def _read_amount(value: str, name: str, path: str, problems: Problems) -> Any:
+    """Read an exact amount that is kept as a decimal text, such as a price."""
+    if _BARE_NUMBER.fullmatch(value) or not _A_NUMBER.match(value):
+        return value  # the check of its own field says what is wrong
+    try:
+        return decimal_text(quantity(value, units_of(name)))
+    except ValueError as error:
+        problems.add(path, value, str(error), _EXAMPLES.get(units_of(name)[0], ""))
+        return _NOT_READ

@@ -45,7 +45,7 @@ def simulate(scenario: Scenario, *, out: str | Path | None = None, progress: Cal
     ...     result.summary["requests"]["arrived"] > 1_000
     True
     """
-    check(scenario)
+    scenario = check(scenario)
     began = time.perf_counter()
     resolved = resolve(scenario)
     with RunWriter(out or scenario.out or default_folder(scenario)) as writer:
@@ -82,14 +82,7 @@ def _manifest(world: World, wall_s: float) -> dict[str, object]:
         "replication": scenario.replication,
         "inputs": {path: digest for source in world.sources.values() for path, digest in sorted(source.inputs.items())},
         "bad_rows": {name: source.bad_rows for name, source in world.sources.items()},
-        "step_models": {
-            f"{deployment} on {pool}": {
-                "validity": kind.step.validity,
-                "fit": kind.fit.provenance.source,
-                "kv_tokens": kind.kv_tokens,
-            }
-            for (deployment, pool), kind in world.resolved.kinds.items()
-        },
+        "step_models": {f"{deployment} on {pool}": _step_model(kind) for (deployment, pool), kind in world.resolved.kinds.items()},
         "spot_markets": {name: _spot_market(world.resolved, pool) for name, pool in world.resolved.pools.items() if pool.is_spot},
         "wall_s": wall_s,
         "peak_rss_mb": peak_rss_mb(),

@@ -69,8 +69,17 @@ class Trace(Workload):
         file = Path(self.path)
         if not self.path:
             problems.add(path, self.path, "no trace is given", f"a file ({', '.join(SUFFIXES)})")
-        elif not file.is_file():
-            beside = sorted(str(each) for each in file.parent.iterdir() if each.is_file()) if file.parent.is_dir() else []
+            return
+        try:
+            there = file.is_file()
+            beside = (
+                [] if there or not file.parent.is_dir() else sorted(str(each) for each in file.parent.iterdir() if each.is_file())
+            )
+        except (OSError, ValueError) as error:  # a name too long, a folder without permission, a null byte
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            problems.add(path, self.path, f"cannot be looked at: {why}", "an existing file")
+            return
+        if not there:
             problems.add(path, self.path, "there is no such file", "an existing file", choices=beside)
         else:
             problems.check(

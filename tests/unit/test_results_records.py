@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from billing_kit import write_small_run
 
+import sim.results.records
 from sim.errors import InputError
 from sim.results.records import RunResult, RunWriter, open_run
 from sim.schema import SCHEMA_VERSION, TABLES
@@ -192,3 +193,13 @@ def test_windows_carry_the_cost_of_their_streams(tmp_path: Path) -> None:
         (1, 0): 1_800_000_000, (1, 1): 1_800_000_000, (1, 2): 3_600_000_000,
         (2, 0): 7_200_000_000, (2, 1): 0, (2, 2): 0,
     }  # fmt: skip
+
+
+def test_an_interrupt_while_the_writer_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sim.results.records, "Spool", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RunWriter(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []

@@ -132,7 +132,12 @@ def test_the_good_scenario_has_no_problem():
         ("energy", Energy(usd_per_kwh=-0.1), "energy.usd_per_kwh", "is out of range"),
         ("catalog", "no/such/file.yaml", "catalog", "cannot be read"),
         ("catalog", "null\0byte", "catalog", "cannot be read"),
-        ("services.chat.workload", Trace(path="a" * 5000), "services.chat.workload", "cannot be looked at: File name too long"),
+        (
+            "services.chat.workload",
+            Trace(path="a" * 5000),
+            "services.chat.workload.path",
+            "cannot be looked at: File name too long",
+        ),
         ("services.chat.workload", Trace(path="null\0byte"), "services.chat.workload.path", "there is no such file"),
     ],
 )

@@ -10,6 +10,7 @@ from sim.errors import Problems
 from sim.policies.autoscalers.schedule import Schedule, ScheduleStep
 from sim.policies.routers import PowerOfTwo
 from sim.scenario import Deployment, Failure, Pool, Scenario, Service, Slo
+from sim.scenario.check import check
 from sim.scenario.plain import group_of, places, scenario_from_plain
 from sim.workload.base import Workload
 from sim.workload.synthetic import Synthetic
@@ -96,9 +97,66 @@ def test_seconds_may_be_written_as_a_duration(written, seconds):
     assert scenario.services["chat"].slo.ttft_s == seconds
 
 
+def _chat(**settings: object) -> dict[str, object]:
+    return {"services": {"chat": settings}}
+
+
 def test_a_rate_is_not_a_duration():
-    _, problems = _read({"services": {"chat": {"workload": {"choice": "poisson", "rate_per_s": "20"}}}})
-    assert problems == {"services.chat.workload.rate_per_s": "must be a number"}
+    _, problems = _read({"services": {"chat": {"workload": {"choice": "poisson", "rate_per_s": "20 s"}}}})
+    assert problems == {"services.chat.workload.rate_per_s": "is not in a unit of /s"}
+
+
+@pytest.mark.parametrize(
+    ("plain", "path", "value"),
+    [
+        (_chat(workload={"choice": "poisson", "rate_per_s": "840/min"}), "services.chat.workload.rate_per_s", 14.0),
+        (_chat(workload={"choice": "synthetic", "growth_per_month": "10 %"}), "services.chat.workload.growth_per_month", 0.1),
+        (_chat(workload={"choice": "synthetic", "segments": {"free": "70%"}}), "services.chat.workload.segments.free", 0.7),
+        (_chat(slo={"attainment": "99.9 %"}), "services.chat.slo.attainment", 0.999),
+        ({"deployments": {"d": {"max_num_batched_tokens": "8192 tokens"}}}, "deployments.d.max_num_batched_tokens", 8192),
+        ({"deployments": {"d": {"autoscaler": {"replicas": "3 replicas"}}}}, "deployments.d.autoscaler.replicas", 3),
+        ({"pools": {"p": {"price_usd_per_hour": "$2.10/h"}}}, "pools.p.price_usd_per_hour", "2.1"),
+        ({"pools": {"p": {"price_usd_per_hour": "2.10"}}}, "pools.p.price_usd_per_hour", "2.10"),
+        ({"pools": {"p": {"cold_start": {"image_gb": "80 GiB"}}}}, "pools.p.cold_start.image_gb", 85.89934592),
+        ({"pools": {"p": {"cold_start": {"registry_gb_per_s": "100 Gbit/s"}}}}, "pools.p.cold_start.registry_gb_per_s", 12.5),
+        ({"energy": {"gco2_per_kwh": "0.4 kg/kWh"}}, "energy.gco2_per_kwh", 400.0),
+    ],
+)
+def test_quantities_are_read_in_the_unit_of_the_field(plain, path, value):
+    scenario, problems = _read(plain)
+    assert problems == {}
+    here = scenario
+    for part in path.split("."):
+        here = here[part] if isinstance(here, dict) else getattr(here, part)
+    assert here == value
+    assert type(here) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("plain", "path", "says"),
+    [
+        ({"pools": {"p": {"price_usd_per_hour": "2.10 EUR/h"}}}, "pools.p.price_usd_per_hour", "'EUR'"),
+        ({"pools": {"p": {"price_usd_per_hour": "2 USD"}}}, "pools.p.price_usd_per_hour", "is not in a unit of USD/h"),
+        ({"pools": {"p": {"price_usd_per_hour": "1 USD/week"}}}, "pools.p.price_usd_per_hour", "no finite decimal"),
+        ({"pools": {"p": {"cold_start": {"image_gb": "80 s"}}}}, "pools.p.cold_start.image_gb", "is not in a unit of GB"),
+        ({"services": {"chat": {"slo": {"ttft_s": "5 USD/h"}}}}, "services.chat.slo.ttft_s", "is not a time"),
+        ({"services": {"chat": {"slo": {"attainment": "99 s"}}}}, "services.chat.slo.attainment", "only a number or %"),
+        ({"deployments": {"d": {"max_num_seqs": "1.5"}}}, "deployments.d.max_num_seqs", "must be a whole number"),
+        ({"deployments": {"d": {"max_num_batched_tokens": "8k"}}}, "deployments.d.max_num_batched_tokens", "a number of tokens"),
+    ],
+)
+def test_a_wrong_unit_is_a_problem_that_names_the_right_one(plain, path, says):
+    _, problems = _read(plain)
+    assert list(problems) == [path]
+    assert says in problems[path]
+
+
+def test_a_scenario_of_a_notebook_may_hold_quantities_too():
+    scenario = _rich_scenario()
+    scenario.services["chat"].slo.ttft_s = "300 ms"
+    scenario.pools["p"].price_usd_per_hour = "2.10 USD/h"
+    read = check(scenario)
+    assert (read.services["chat"].slo.ttft_s, read.pools["p"].price_usd_per_hour) == (0.3, "2.1")
 
 
 def test_a_choice_without_a_name_keeps_the_default_class():
