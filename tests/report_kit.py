@@ -36,7 +36,14 @@ def write(folder: Path, scenario: Scenario, *parts: Callable[[Spool], None]) -> 
         for part in parts:
             part(writer.spool)
         summary = summarize(writer.merge(), scenario, ENGINE)
-        manifest = {"versions": VERSIONS, "scenario": scenario.to_dict(), "scenario_hash": scenario.digest(), "seed": 1, "spot_markets": {}}
+        manifest = {
+            "versions": VERSIONS,
+            "finished": "2026-11-23T12:00:00+00:00",
+            "scenario": scenario.to_dict(),
+            "scenario_hash": scenario.digest(),
+            "seed": 1,
+            "spot_markets": {},
+        }
         return writer.commit(summary, manifest)
 
 

@@ -242,6 +242,7 @@ def step_model(
         allreduce_s = 2 * layers * fit.allreduce_s
         link_s = 8 * layers * hidden * (t - 1) / (t * fit.eta_link * share * accelerator.link_gb_per_s * 1e9)
     hand_overs = pipeline_parallel - 1
+    hand_over_ns = hand_overs * 2 * hidden / STAGE_LINK_BYTES_PER_NS
     kernel_ns = engine.kernel_scale * 1e9
     # One second of full compute, or of full bandwidth, costs these joules above the base power of the t accelerators.
     compute_j = t * accelerator.tdp_w * accelerator.power.compute
@@ -252,7 +253,7 @@ def step_model(
         weights_ns=kernel_ns * read_bytes / (fit.eta_weights * bytes_per_s),
         overlap=fit.overlap,
         attention_ns=kernel_ns * attention_flops / (fit.eta_attention * attention_flops_per_s),
-        token_ns=kernel_ns * (token_bytes / (fit.eta_kv * bytes_per_s) + link_s) + hand_overs * 2 * hidden / STAGE_LINK_BYTES_PER_NS,
+        token_ns=kernel_ns * (token_bytes / (fit.eta_kv * bytes_per_s) + link_s) + hand_over_ns,
         fixed_ns=kernel_ns * (layers * fit.layer_s + allreduce_s) + hand_overs * STAGE_LINK_NS + engine.step_s * 1e9,
         sequence_ns=engine.sequence_s * 1e9,
         context_ns=kernel_ns * context_bytes / (fit.eta_kv * bytes_per_s),

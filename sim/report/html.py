@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sim.errors import InputError, Problem
 from sim.report.figures import CHARTS, Chart
 from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, text
 from sim.report.style import png_bytes, svg_bytes, title_of
-from sim.results.records import MANIFEST, RunResult
+from sim.results.records import RunResult
 
 PAGE = "index.html"
 _FILES = frozenset({PAGE, *(f"{chart.name}.{kind}" for chart in CHARTS for kind in ("svg", "png"))})
@@ -159,6 +158,4 @@ def _figure(chart: Chart, finding: str, svg: str) -> str:
 
 
 def _provenance(result: RunResult) -> Iterator[Pair]:
-    written = datetime.fromtimestamp((result.folder / MANIFEST).stat().st_mtime, UTC)
-    yield "run finished", f"{written:%Y-%m-%d %H:%M} UTC", ""
     yield from leaves({key: value for key, value in result.manifest.items() if key != "scenario"})

@@ -84,6 +84,7 @@ def _manifest(world: World, wall_s: float) -> dict[str, object]:
         "bad_rows": {name: source.bad_rows for name, source in world.sources.items()},
         "step_models": {f"{deployment} on {pool}": _step_model(kind) for (deployment, pool), kind in world.resolved.kinds.items()},
         "spot_markets": {name: _spot_market(world.resolved, pool) for name, pool in world.resolved.pools.items() if pool.is_spot},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_s": wall_s,
         "peak_rss_mb": peak_rss_mb(),
     }

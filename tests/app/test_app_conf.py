@@ -167,7 +167,8 @@ def test_a_choice_the_scenario_left_at_its_default_can_be_made():
 
 
 def test_names_can_be_added():
-    scenario = load_scenario("quickstart", ["+pools.spare.instance=p5.48xlarge", "deployments.llama_8b.pools=[h100,h100_spot,spare]"])
+    more = ["+pools.spare.instance=p5.48xlarge", "deployments.llama_8b.pools=[h100,h100_spot,spare]"]
+    scenario = load_scenario("quickstart", more)
     assert scenario.pools["spare"].instance == "p5.48xlarge"
     check(scenario)
 
