@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
-from sim.units import BYTES_PER_GIB, DURATION_NS, JOULES_PER_KWH, NS_PER_S, NUMBER
+from sim.units import DURATION_NS, JOULES_PER_KWH, NS_PER_S, NUMBER
 
 Dimension = dict[str, int]
 

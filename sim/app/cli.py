@@ -16,7 +16,7 @@ from sim import __version__
 from sim.errors import BillcastError, InputError, Problem, nearest_name
 
 if TYPE_CHECKING:
-    from sim.scenario import Scenario
+    from sim.app.conf import Reading
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -146,34 +146,20 @@ def _declare_scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a file that registers choices; it is run")
 
 
-def _checked_scenario(arguments: Arguments) -> Scenario:
+def _checked(arguments: Arguments) -> Reading:
     """Read the scenario and check it, with the problems of both together."""
-    from sim.app.conf import read_scenario
-    from sim.app.plugins import load_plugin
-    from sim.scenario.check import check
+    from sim.app.conf import checked, scenario_reader
+    from sim.app.plugins import load_plugins
 
-    for file in arguments.plugin:
-        load_plugin(file)
-    reading = read_scenario(overrides=arguments.settings, config_dir=arguments.config_dir)
-    found = list(reading.problems.found)
-    try:
-        check(reading.scenario)
-    except InputError as error:
-        # What could not be read stands at its default, about which nothing need be said.
-        found += [problem for problem in error.problems if not any(_overlap(problem.path, known.path) for known in found)]
-    if found:
-        raise InputError(found)
-    return reading.scenario
-
-
-def _overlap(one: str, other: str) -> bool:
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+    load_plugins(arguments.plugin)
+    with scenario_reader(arguments.config_dir) as read:
+        return checked(read, arguments.settings)
 
 
 def _run(arguments: Arguments) -> int:
     from rich.console import Console
 
-    scenario = _checked_scenario(arguments)
+    scenario = _checked(arguments).scenario
     from sim.app.progress import ProgressLine
     from sim.report.terminal import render
     from sim.studies.runner import simulate
@@ -187,11 +173,31 @@ def _run(arguments: Arguments) -> int:
 def _validate(arguments: Arguments) -> int:
     from rich.console import Console
 
-    scenario = _checked_scenario(arguments)
+    scenario = _checked(arguments).scenario
     from sim.app.sheet import capacity_report
     from sim.app.sheet_view import show_report
 
     show_report(capacity_report(scenario), Console())
+    return OK
+
+
+def _declare_show(parser: argparse.ArgumentParser) -> None:
+    _declare_scenario(parser)
+    parser.add_argument("--changed", action="store_true", help="only what differs from the defaults, without catalog numbers")
+
+
+def _show(arguments: Arguments) -> int:
+    from rich.console import Console
+
+    reading = _checked(arguments)
+    from sim.app.show import settings
+    from sim.app.show_catalog import numbers
+    from sim.app.show_view import show_scenario
+    from sim.scenario.resolve import resolve
+
+    rows = [row for row in settings(reading.scenario, reading.sources) if row.changed or not arguments.changed]
+    found = [] if arguments.changed else numbers(resolve(reading.scenario))
+    show_scenario(reading.scenario.name, rows, found, Console())
     return OK
 
 
@@ -227,6 +233,7 @@ def _doctor(arguments: Arguments) -> int:
 COMMANDS = {
     "run": Command("simulate a scenario: invoice, SLOs, result folder", _declare_scenario, _run),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),
+    "show": Command("show the resolved scenario: value, unit, source, and the catalog numbers behind it", _declare_show, _show),
     "catalog": Command("show what is known of accelerators, instances, models, engines, prices", _declare_catalog, _catalog),
     "doctor": Command("check this installation", _declare_doctor, _doctor),
 }

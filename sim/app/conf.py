@@ -7,9 +7,10 @@ build the same object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,39 @@ from sim.app.overrides import Edit, Overrides, apply_edits, read_overrides
 from sim.errors import InputError, Problem, Problems
 from sim.registry import groups, names
 from sim.scenario import Scenario
+from sim.scenario.check import check
 from sim.scenario.plain import CHOICE, import_choices, places, scenario_from_plain
 
 ROOT = "config"
 SCENARIO = "scenario"
 DEFAULT_SCENARIO = "quickstart"
+COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A scenario as read: as much of it as could be, and what was wrong."""
+    """A scenario as read: as much of it as could be, and what was wrong.
+
+    Parameters
+    ----------
+    sources : path of a value -> the file or the setting it comes from; a path that is not there stands at its default.
+    """
 
     scenario: Scenario
     problems: Problems
+    sources: dict[str, str]
+
+
+Reader = Callable[[str, Sequence[str]], Reading]
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """What Hydra made of files: the data, which option each group took, and which file each value is from."""
+
+    plain: dict[str, Any]
+    choices: dict[str, str]
+    sources: dict[str, str]
 
 
 def config_dir() -> Path:
@@ -77,23 +98,78 @@ def read_scenario(name: str = DEFAULT_SCENARIO, overrides: Sequence[str] = (), c
     ------
     InputError : nothing can be composed: no such scenario, or a file that is not YAML.
     """
+    with scenario_reader(config_dir) as read:
+        return read(name, overrides)
+
+
+@contextmanager
+def scenario_reader(config_dir: str | Path | None = None) -> Iterator[Reader]:
+    """Yield `read_scenario` for many scenarios of one folder: what is alike in them is composed once (for sweeps)."""
     import_choices()
+    composed: dict[tuple[str, ...], _Composed] = {}
+    folder = None if config_dir is None else Path(config_dir).expanduser().resolve()
+    with _hydra(config_dir):
+
+        def read(name: str, overrides: Sequence[str]) -> Reading:
+            def compose(scenario: str, selections: Sequence[str]) -> _Composed:
+                key = (f"{SCENARIO}={scenario}", *selections)
+                if key not in composed:
+                    composed[key] = _compose(list(key), scenario, folder)
+                return composed[key]
+
+            return _read(name, overrides, compose)
+
+        yield read
+
+
+def _read(name: str, overrides: Sequence[str], compose: Callable[[str, Sequence[str]], _Composed]) -> Reading:
     problems = Problems()
     given = read_overrides(overrides, problems)
     chosen = given.take(SCENARIO) or name
-    with _hydra(config_dir):
-        _check_option(SCENARIO, SCENARIO, chosen, problems)
-        problems_of_name = [problem for problem in problems.found if problem.path == SCENARIO]
-        if problems_of_name:
-            raise InputError(problems.found)
-        base = [f"{SCENARIO}={chosen}"]
-        plain, choices = _compose(base, chosen)
-        selections = _selections(given, scenario_from_plain(plain, Problems()), choices, problems)
-        if selections:
-            plain, choices = _compose(base + selections, chosen)
+    if not _check_option(SCENARIO, SCENARIO, chosen, problems):
+        raise InputError(problems.found)
+    made = compose(chosen, [])
+    selections = _selections(given, scenario_from_plain(made.plain, Problems()), made.choices, problems)
+    if selections:
+        made = compose(chosen, selections)
+    plain = deepcopy(made.plain)
     draft = scenario_from_plain(plain, Problems())
-    apply_edits(plain, _value_edits(given), draft, problems)
-    return Reading(scenario_from_plain(plain, problems), problems)
+    edited = apply_edits(plain, _value_edits(given), draft, problems)
+    sources = dict(made.sources)
+    for selection in selections:
+        sources[f"{selection.partition('@')[2].partition('=')[0]}.{CHOICE}"] = COMMAND_LINE
+    for path in edited:
+        for inner in [known for known in sources if known.startswith(f"{path}.")]:
+            del sources[inner]
+        sources[path] = COMMAND_LINE
+    return Reading(scenario_from_plain(plain, problems), problems, sources)
+
+
+def checked(read: Reader, overrides: Sequence[str]) -> Reading:
+    """Read a scenario and check it, with the problems of both together.
+
+    Parameters
+    ----------
+    read : from `scenario_reader`.
+
+    Raises
+    ------
+    InputError : everything that is wrong.
+    """
+    reading = read(DEFAULT_SCENARIO, overrides)
+    found = list(reading.problems.found)
+    try:
+        scenario = check(reading.scenario)
+    except InputError as error:
+        # What could not be read stands at its default, about which nothing need be said.
+        found += [problem for problem in error.problems if not any(_overlap(problem.path, known.path) for known in found)]
+    if found:
+        raise InputError(found)
+    return replace(reading, scenario=scenario)
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def scenario_names(config_dir: str | Path | None = None) -> list[str]:
@@ -121,24 +197,54 @@ def _hydra(user_dir: str | Path | None) -> Iterator[None]:
         yield
 
 
-def _compose(overrides: list[str], scenario: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the composed plain data and which option each group took."""
+def _compose(overrides: list[str], scenario: str, user_dir: Path | None) -> _Composed:
+    """Compose files; a value's file is the last one that sets it, as in the composition itself."""
     import yaml
     from hydra import compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    search = f"hydra.searchpath=['file://{config_dir()}']"
+    overrides = [f"hydra.searchpath=['file://{config_dir()}']", *overrides]
     try:
-        composed = compose(ROOT, overrides=[search, *overrides], return_hydra_config=True)
+        composed = compose(ROOT, overrides=overrides, return_hydra_config=True)
         choices = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items()}
         content: Any = OmegaConf.to_container(composed, resolve=False)
         content.pop("hydra")
         plain: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
+        sources = _sources(overrides, user_dir)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise InputError([Problem(SCENARIO, scenario, f"its files cannot be composed: {_first_lines(error)}")]) from error
-    return plain, choices
+    return _Composed(plain, choices, sources)
+
+
+def _sources(overrides: list[str], user_dir: Path | None) -> dict[str, str]:
+    """Return the file of each value, or the registered name that stands for a choice, in the order in which Hydra merges them."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    loader = GlobalHydra.instance().config_loader()
+    found: dict[str, str] = {}
+    for default in loader.compute_defaults_list(ROOT, overrides, RunMode.RUN).defaults:
+        name = f"{default.config_path}.yaml"
+        file = next((folder / name for folder in (user_dir, config_dir()) if folder and (folder / name).is_file()), None)
+        if file is not None:
+            content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            content.pop("defaults", None)
+            found |= dict.fromkeys(_paths(content, default.package or ""), str(default.config_path))
+        elif default.package and not str(default.config_path).startswith("hydra"):
+            found[f"{default.package}.{CHOICE}"] = str(default.config_path)
+    return found
+
+
+def _paths(content: Any, path: str) -> Iterator[str]:
+    """Yield the paths of values; a list is one value."""
+    if isinstance(content, dict) and content:
+        for key, item in content.items():
+            yield from _paths(item, f"{path}.{key}" if path else str(key))
+    elif path:
+        yield path
 
 
 def _first_lines(error: Exception) -> str:

@@ -79,18 +79,28 @@ def _is_plain_text(written: str) -> bool:
     return not any(sign in written for sign in "[]{}'\"$")
 
 
-def apply_edits(plain: dict[str, Any], edits: Sequence[Edit], draft: Scenario, problems: Problems) -> None:
-    """Set the value overrides in plain data.
+def apply_edits(plain: dict[str, Any], edits: Sequence[Edit], draft: Scenario, problems: Problems) -> list[str]:
+    """Set the value overrides in plain data, and return the paths of what was set.
 
     Parameters
     ----------
     plain : the composed data, changed in place. draft : what it reads to, which says where a short key can mean.
     """
     known = [place.path for place in places(draft)]
+    done = []
     for edit in edits:
         path = _expanded(edit, known, problems)
         if path:
             _set(plain, path.split("."), edit.value)
+            done += _leaves(path, edit.value)
+    return done
+
+
+def _leaves(path: str, value: Any) -> list[str]:
+    """Return the paths of the values a dictionary sets; anything else is one value."""
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in _leaves(f"{path}.{key}", item)]
+    return [path]
 
 
 def _expanded(edit: Edit, known: Sequence[str], problems: Problems) -> str:

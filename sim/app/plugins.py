@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from sim.errors import InputError, Problem
+
+
+def load_plugins(files: Sequence[str | Path]) -> None:
+    """Import plug-in files, and let the processes of a parallel sweep find them too.
+
+    Their folders go on `sys.path`, for what a plug-in imports from beside it, and on `PYTHONPATH`, which child processes inherit.
+    """
+    for file in files:
+        folder = str(Path(file).resolve().parent)
+        if folder not in sys.path:
+            sys.path.append(folder)
+        known = os.environ.get("PYTHONPATH", "")
+        if folder not in known.split(os.pathsep):
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (known, folder)))
+        load_plugin(file)
 
 
 def load_plugin(file: str | Path) -> None:

@@ -7,38 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.billing.tariffs import pool_tariffs
-from sim.domain.traffic import RequestBlock
+from sim.app.sheet_load import Load, mean_lengths, offered_load
+from sim.app.sheet_pools import PoolReport, pool_report, replicas_by_pool
 from sim.perf.capacity import CapacitySheet, capacity_sheet
-from sim.policies.base import Autoscaler
+from sim.registry import choice_name
 from sim.rng import StreamKey
 from sim.scenario import Scenario
-from sim.scenario.resolve import ReplicaKind, Resolved, resolve
-from sim.units import NANO_PER_USD, NS_PER_MINUTE, NS_PER_S
-from sim.workload.base import ExpectedLoad, Workload
+from sim.scenario.resolve import REPLICA_STAGES, ReplicaKind, Resolved, resolve
 
-# The peak of a recorded trace is that of its busiest five minutes: shorter ones are bursts that a queue evens out.
-PEAK_BIN_NS = 5 * NS_PER_MINUTE
-MOST_TRACE_REQUESTS = 5_000_000
 COLD_START_DRAWS = 20_000
 _Z95 = 1.6448536269514722
-
-
-@dataclass(frozen=True)
-class Load:
-    """The traffic offered to a service, None where it is not known before the run.
-
-    Parameters
-    ----------
-    mean_rate_per_s, peak_rate_per_s : requests per second. prompt_tokens, output_tokens : means per request.
-    clients : most requests in the system at once (closed loop).
-    """
-
-    mean_rate_per_s: float | None
-    peak_rate_per_s: float | None
-    prompt_tokens: float | None
-    output_tokens: float | None
-    clients: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,19 +25,42 @@ class KindReport:
 
     Parameters
     ----------
+    accelerators : of a replica. nodes : machines of a replica, below 1 where several share one.
     sheet : None where the lengths of its requests are unknown or it holds not even one. usd_per_hour : of one replica.
     usd_per_1m_tokens : prompt and output tokens together, at full use. stages_s : stage -> (median, 95th percentile).
-    cold_start_s : median and 95th percentile of all stages together.
+    cold_start_s : median and 95th percentile of all stages together. warm_start_s : on a machine that is up already.
     """
 
     deployment: str
     pool: str
+    accelerators: int
+    nodes: float
     kv_tokens: int
     sheet: CapacitySheet | None
     usd_per_hour: float
     usd_per_1m_tokens: float | None
     stages_s: dict[str, tuple[float, float]]
     cold_start_s: tuple[float, float]
+    warm_start_s: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DeploymentReport:
+    """How many replicas a deployment starts with and can come to have, and where placement puts them when all are up.
+
+    Parameters
+    ----------
+    placement : name of the policy. first, most : replicas by pool, in the order of the deployment's pools.
+    first_usd_per_hour, most_usd_per_hour : what they cost; a machine that is shared counts by its parts.
+    """
+
+    name: str
+    autoscaler: str
+    placement: str
+    first: dict[str, int]
+    most: dict[str, int]
+    first_usd_per_hour: float
+    most_usd_per_hour: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class CapacityReport:
 
     name: str
     loads: dict[str, Load]
+    pools: list[PoolReport]
     kinds: list[KindReport]
+    deployments: list[DeploymentReport]
     fleets: list[FleetReport]
     warnings: list[str] = field(default_factory=list)
 
@@ -107,57 +110,17 @@ def capacity_report(scenario: Scenario) -> CapacityReport:
     """
     resolved = resolve(scenario)
     loads = {name: offered_load(name, service.workload, scenario) for name, service in scenario.services.items()}
-    kinds = [_kind_report(kind, resolved, loads) for kind in resolved.kinds.values()]
+    pools = {name: pool_report(name, resolved) for name in scenario.pools}
+    kinds = {key: _kind_report(kind, resolved, loads, pools[key[1]]) for key, kind in resolved.kinds.items()}
+    deployments = [_deployment_report(name, resolved, kinds) for name in scenario.deployments]
     fleets = [_fleet_report(members, scenario, loads, kinds) for members in scenario.planes()]
-    return CapacityReport(scenario.name, loads, kinds, fleets, _warnings(scenario, fleets, kinds))
-
-
-def offered_load(name: str, workload: Workload, scenario: Scenario) -> Load:
-    """Return what a workload will offer: as it says itself, else counted from its requests (a trace).
-
-    Parameters
-    ----------
-    name : the service, which names its random streams.
-    """
-    expected = workload.expected_load(scenario.start_instant, scenario.horizon_ns)
-    if expected == ExpectedLoad():
-        return _counted_load(name, workload, scenario)
-    return Load(
-        expected.mean_rate_per_s,
-        expected.peak_rate_per_s,
-        expected.mean_prompt_tokens,
-        expected.mean_output_tokens,
-        expected.clients,
+    listed = list(kinds.values())
+    return CapacityReport(
+        scenario.name, loads, list(pools.values()), listed, deployments, fleets, _warnings(scenario, fleets, listed, deployments)
     )
 
 
-def _counted_load(name: str, workload: Workload, scenario: Scenario) -> Load:
-    key = StreamKey(scenario.seed, scenario.replication, "workload", name)
-    source = workload.open(key, scenario.start_instant, scenario.horizon_ns)
-    blocks: list[RequestBlock] = []
-    requests = 0
-    for block in source.blocks():
-        blocks.append(block)
-        requests += len(block)
-        if requests >= MOST_TRACE_REQUESTS:
-            break
-    if requests == 0:
-        return Load(0.0, 0.0, None, None)
-    arrivals = np.concatenate([block.arrival_ns for block in blocks])
-    whole = requests < MOST_TRACE_REQUESTS
-    span_ns = scenario.horizon_ns if whole else int(arrivals[-1]) + 1
-    bin_ns = min(PEAK_BIN_NS, span_ns)
-    peak = int(np.bincount(arrivals // bin_ns).max())
-    prompt, output = (sum(int(getattr(block, column).sum()) for block in blocks) for column in ("prompt_tokens", "output_tokens"))
-    return Load(
-        mean_rate_per_s=requests * NS_PER_S / span_ns,
-        peak_rate_per_s=peak * NS_PER_S / bin_ns,
-        prompt_tokens=prompt / requests,
-        output_tokens=output / requests,
-    )
-
-
-def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load]) -> KindReport:
+def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], pool: PoolReport) -> KindReport:
     scenario, deployment = resolved.scenario, kind.config
     users = {name: service for name, service in scenario.services.items() if kind.deployment in service.deployments}
     targets = [service.slo.tpot_s for service in users.values() if service.slo.tpot_s is not None]
@@ -176,43 +139,38 @@ def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load]) 
             )
         except ValueError:
             sheet = None  # its cache holds not even one mean request: `_warnings` says so
-    pool = resolved.pools[kind.pool]
-    tariff = pool_tariffs(kind.pool, resolved)[pool.config.zones[0]]
-    per_node = max(pool.instance.accelerators // deployment.tensor_parallel, 1)
-    usd_per_hour = tariff.rate(0).nano_usd_per_hour / NANO_PER_USD / per_node
+    nodes = nodes_of_a_replica(deployment.accelerators, pool.accelerators)
+    usd_per_hour = pool.usd_per_hour * nodes
     usd_per_1m = None
     if sheet is not None and lengths is not None and sheet.requests_per_s > 0:
         usd_per_1m = usd_per_hour / (sheet.requests_per_s * sum(lengths) * 3600) * 1e6
-    cold_start_s = total_time_s(kind.stages_s)
+    on_a_node = {stage: times for stage, times in kind.stages_s.items() if stage in REPLICA_STAGES}
     return KindReport(
-        kind.deployment, kind.pool, kind.kv_tokens, sheet, usd_per_hour, usd_per_1m, dict(kind.stages_s), cold_start_s
+        kind.deployment,
+        kind.pool,
+        deployment.accelerators,
+        nodes,
+        kind.kv_tokens,
+        sheet,
+        usd_per_hour,
+        usd_per_1m,
+        dict(kind.stages_s),
+        total_time_s(kind.stages_s),
+        total_time_s(on_a_node),
     )
 
 
-def mean_lengths(loads: list[Load]) -> tuple[float, float] | None:
-    """Return mean prompt and output tokens of several services, weighted by their rates; None where a length is unknown.
+def nodes_of_a_replica(accelerators: int, accelerators_of_a_node: int) -> float:
+    """Return how many machines one replica takes: a share of one, or a whole gang.
 
     Examples
     --------
-    >>> mean_lengths([Load(3.0, 3.0, 100.0, 10.0), Load(1.0, 1.0, 500.0, 50.0)])
-    (200.0, 20.0)
+    >>> nodes_of_a_replica(2, 8), nodes_of_a_replica(3, 8), nodes_of_a_replica(16, 8)
+    (0.25, 0.5, 2)
     """
-    known = [
-        (load.mean_rate_per_s, load.prompt_tokens, load.output_tokens)
-        for load in loads
-        if load.prompt_tokens is not None and load.output_tokens is not None
-    ]
-    if not known:
-        return None
-    # A closed loop has no rate of its own; where one is among them, all count alike.
-    weights = [1.0 if any(rate is None for rate, _, _ in known) else float(rate or 0.0) for rate, _, _ in known]
-    total = sum(weights)
-    if total <= 0:
-        return None
-    return (
-        sum(weight * prompt for weight, (_, prompt, _) in zip(weights, known, strict=True)) / total,
-        sum(weight * output for weight, (_, _, output) in zip(weights, known, strict=True)) / total,
-    )
+    if accelerators > accelerators_of_a_node:
+        return -(-accelerators // accelerators_of_a_node)
+    return 1 / (accelerators_of_a_node // accelerators)
 
 
 def total_time_s(stages_s: dict[str, tuple[float, float]]) -> tuple[float, float]:
@@ -237,15 +195,28 @@ def total_time_s(stages_s: dict[str, tuple[float, float]]) -> tuple[float, float
     return float(median), float(p95)
 
 
-def _fleet_report(members: list[str], scenario: Scenario, loads: dict[str, Load], kinds: list[KindReport]) -> FleetReport:
+def _deployment_report(name: str, resolved: Resolved, kinds: dict[tuple[str, str], KindReport]) -> DeploymentReport:
+    config = resolved.scenario.deployments[name]
+    pools = {pool: (resolved.scenario.pools[pool], kinds[name, pool].nodes) for pool in config.pools}
+    first, most = (
+        replicas_by_pool(config.placement, wanted, pools)
+        for wanted in (config.autoscaler.initial_replicas(), config.autoscaler.most_replicas())
+    )
+    cost = [math.fsum(count * kinds[name, pool].usd_per_hour for pool, count in split.items()) for split in (first, most)]
+    return DeploymentReport(name, choice_name(config.autoscaler), choice_name(config.placement), first, most, *cost)
+
+
+def _fleet_report(
+    members: list[str], scenario: Scenario, loads: dict[str, Load], kinds: dict[tuple[str, str], KindReport]
+) -> FleetReport:
     names = list(dict.fromkeys(name for member in members for name in scenario.services[member].deployments))
-    scalers: dict[str, Autoscaler] = {name: scenario.deployments[name].autoscaler for name in names}
+    scalers = {name: scenario.deployments[name].autoscaler for name in names}
     capacity: float | None = 0.0
     for name, scaler in scalers.items():
         # On several pools, the weakest counts: the sheet promises nothing that depends on luck.
-        rates = [kind.sheet.requests_per_s if kind.sheet else None for kind in kinds if kind.deployment == name]
-        known = [rate for rate in rates if rate is not None]
-        capacity = None if capacity is None or len(known) < len(rates) else capacity + scaler.most_replicas() * min(known)
+        sheets = [kind.sheet for (deployment, _), kind in kinds.items() if deployment == name]
+        known = [sheet.requests_per_s for sheet in sheets if sheet is not None]
+        capacity = None if capacity is None or len(known) < len(sheets) else capacity + scaler.most_replicas() * min(known)
     return FleetReport(
         tuple(members),
         _sum([loads[member].mean_rate_per_s for member in members]),
@@ -261,8 +232,17 @@ def _sum(values: list[float | None]) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _warnings(scenario: Scenario, fleets: list[FleetReport], kinds: list[KindReport]) -> list[str]:
+def _warnings(
+    scenario: Scenario, fleets: list[FleetReport], kinds: list[KindReport], deployments: list[DeploymentReport]
+) -> list[str]:
     warnings = []
+    for report in deployments:
+        most, placed = scenario.deployments[report.name].autoscaler.most_replicas(), sum(report.most.values())
+        if placed < most:
+            warnings.append(
+                f"{report.name}: of the {most} replicas its autoscaler can want, "
+                f"{report.placement} places {placed} within the quotas"
+            )
     for fleet in fleets:
         who = ", ".join(fleet.services)
         if fleet.capacity_per_s is None or fleet.peak_rate_per_s is None or fleet.mean_rate_per_s is None:

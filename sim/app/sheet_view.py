@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sim.app.sheet import CapacityReport, FleetReport, KindReport, Load
+from sim.app.sheet import CapacityReport, DeploymentReport, FleetReport, KindReport
+from sim.app.sheet_load import Load
+from sim.app.sheet_pools import PoolReport
+from sim.scenario.resolve import REPLICA_STAGES, STAGES
 from sim.units import seconds_text
 
 _BOUNDS = {"seats": "max_num_seqs", "kv": "the KV cache", "tpot": "the TPOT target", "budget": "max_num_batched_tokens"}
 
 
 def show_report(report: CapacityReport, console: Console) -> None:
-    """Print the sheet: load by service, one replica of each deployment, cold starts, the fleet against its load, warnings."""
+    """Print the sheet: load, pools, one replica of each kind, cold starts, placement, the fleet against its load, warnings."""
     console.print(f"capacity sheet of {escape(report.name)}: closed forms for mean requests, no queueing", highlight=False)
     console.print(_loads(report.loads))
-    for kind in report.kinds:
-        console.print(_kind(kind))
-    console.print(_cold_starts(report.kinds))
+    console.print(_pools(report.pools))
+    for pool in report.pools:
+        if pool.losses:
+            console.print(f"  {escape(pool.name)}: {escape(pool.losses)}", highlight=False)
+    for table in _kinds(report.kinds):
+        console.print(table)
+    console.print(_cold_starts(report))
+    console.print(_deployments(report.deployments))
     console.print(_fleets(report.fleets))
     for warning in report.warnings:
         console.print(f"[bold yellow]warning[/bold yellow] {escape(warning)}", highlight=False)
@@ -44,9 +54,36 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or isinstance(value, int) else f"{value:.4g}"
 
 
-def _kind(kind: KindReport) -> Table:
-    title = f"one replica of {escape(kind.deployment)} on {escape(kind.pool)}"
+def _pools(pools: list[PoolReport]) -> Table:
+    table = Table(title="pools", title_justify="left", box=box.SIMPLE)
+    table.add_column("pool", overflow="fold")
+    table.add_column("machine", overflow="fold")
+    for header in ("zones", "quota", "warm", "USD/h"):
+        table.add_column(header, justify="right")
+    table.add_column("price")
+    for pool in pools:
+        quota = "-" if pool.quota_nodes is None else str(pool.quota_nodes)
+        machine = f"{pool.instance}, {pool.accelerators} x {pool.accelerator}"
+        numbers = (str(pool.zones), quota, str(pool.warm_nodes), f"{pool.usd_per_hour:,.4g}")
+        table.add_row(escape(pool.name), escape(machine), *numbers, escape(pool.basis))
+    return table
+
+
+def _kinds(kinds: list[KindReport]) -> Iterator[Table]:
+    """Yield a table for each deployment and kind of machine; pools whose machines do the same share it and differ in price."""
+    alike: dict[tuple[object, ...], list[KindReport]] = {}
+    for kind in kinds:
+        alike.setdefault((kind.deployment, kind.kv_tokens, kind.sheet, kind.nodes), []).append(kind)
+    for group in alike.values():
+        yield _kind(group)
+
+
+def _kind(group: list[KindReport]) -> Table:
+    kind = group[0]
+    pools = ", ".join(each.pool for each in group)
+    title = f"one replica of {escape(kind.deployment)} on {escape(pools)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    table.add_row("accelerators", f"{kind.accelerators}: {_nodes(kind.nodes)}")
     table.add_row("KV cache", f"{kind.kv_tokens:,} tokens")
     sheet = kind.sheet
     if sheet is not None:
@@ -56,25 +93,52 @@ def _kind(kind: KindReport) -> Table:
         table.add_row("TPOT then", seconds_text(sheet.tpot_s))
         table.add_row("prefill, idle", f"{seconds_text(sheet.prefill_s)} for a mean prompt")
         table.add_row("power then", f"{sheet.power_w:,.0f} W")
-    table.add_row("price", f"{kind.usd_per_hour:,.4f} USD/h, its share of a full node")
-    if kind.usd_per_1m_tokens is not None:
-        table.add_row("at full use", f"{kind.usd_per_1m_tokens:,.4f} USD per 1M tokens, prompt and output")
+    for each in group:
+        full = "" if each.usd_per_1m_tokens is None else f", {each.usd_per_1m_tokens:,.4f} USD per 1M tokens at full use"
+        table.add_row(escape(f"price on {each.pool}"), f"{each.usd_per_hour:,.4f} USD/h{full}")
     return table
 
 
-def _cold_starts(kinds: list[KindReport]) -> Table:
+def _nodes(nodes: float) -> str:
+    if nodes > 1:
+        return f"a gang of {nodes:g} machines"
+    return "one machine" if nodes == 1 else f"{round(1 / nodes)} replicas share a machine"
+
+
+def _cold_starts(report: CapacityReport) -> Table:
     table = Table(title="cold start, seconds (p50 / p95)", title_justify="left", box=box.SIMPLE)
-    table.add_column("stage")
-    for kind in kinds:
-        table.add_column(f"{escape(kind.deployment)} on {escape(kind.pool)}", justify="right")
-    for stage in kinds[0].stages_s if kinds else ():
-        table.add_row(stage, *(_times(kind.stages_s[stage]) for kind in kinds))
-    table.add_row("all together", *(_times(kind.cold_start_s) for kind in kinds))
+    table.add_column("replica", overflow="fold")
+    for stage in STAGES:
+        table.add_column(stage, justify="right")
+    table.add_column("in all", justify="right")
+    warm = {pool.name for pool in report.pools if pool.warm_nodes}
+    for kind in report.kinds:
+        where = f"{kind.deployment} on {kind.pool}"
+        table.add_row(escape(where), *(_times(kind.stages_s[stage]) for stage in STAGES), _times(kind.cold_start_s))
+        if kind.pool in warm:
+            times = (_times(kind.stages_s[stage]) if stage in REPLICA_STAGES else "-" for stage in STAGES)
+            table.add_row("  on a warm machine", *times, _times(kind.warm_start_s))
     return table
 
 
 def _times(median_and_p95: tuple[float, float]) -> str:
-    return f"{median_and_p95[0]:.0f} / {median_and_p95[1]:.0f}"
+    return f"{median_and_p95[0]:.0f}/{median_and_p95[1]:.0f}"
+
+
+def _deployments(deployments: list[DeploymentReport]) -> Table:
+    table = Table(title="replicas, and where placement puts them", title_justify="left", box=box.SIMPLE)
+    for header in ("deployment", "policies", "when", "replicas"):
+        table.add_column(header, overflow="fold")
+    table.add_column("USD/h", justify="right")
+    for report in deployments:
+        rows = [("first", report.first, report.first_usd_per_hour)]
+        if report.most != report.first:
+            rows.append(("at most", report.most, report.most_usd_per_hour))
+        labels = [(escape(report.name), escape(f"{report.autoscaler}, {report.placement}")), ("", "")]
+        for (name, policies), (when, split, usd_per_hour) in zip(labels, rows, strict=False):
+            placed = " + ".join(f"{count} {pool}" for pool, count in split.items() if count) or "none"
+            table.add_row(name, policies, when, escape(placed), f"{usd_per_hour:,.2f}")
+    return table
 
 
 def _fleets(fleets: list[FleetReport]) -> Table:

@@ -30,7 +30,7 @@ LONGEST_S = 30 * 86_400.0
 def check(scenario: Scenario, catalog: Catalog | None = None) -> Scenario:
     """Check everything about a scenario that can be known before it runs, and return it with every quantity read.
 
-    A field may hold a quantity as people write it, `Slo(ttft_s="300 ms")`; the returned scenario has it as the number it stands for.
+    A field may hold a quantity as people write it, `Slo(ttft_s="300 ms")`; the returned scenario has it as a number.
 
     Parameters
     ----------

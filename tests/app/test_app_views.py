@@ -17,7 +17,8 @@ import sim.app.doctor as doctor
 from sim import load_scenario
 from sim.app.catalog_view import show_catalog
 from sim.app.progress import ProgressLine
-from sim.app.sheet import CapacityReport, capacity_report, mean_lengths, total_time_s
+from sim.app.sheet import CapacityReport, capacity_report, total_time_s
+from sim.app.sheet_load import mean_lengths
 from sim.app.sheet_view import show_report
 from sim.catalog.loader import KINDS
 from sim.errors import InputError
@@ -81,7 +82,7 @@ def _chat(folder: Path, overrides: list[str]) -> Scenario:
 
 
 def test_a_peak_above_the_fleet_is_told_from_a_mean_above_it():
-    scenario = load_scenario("quickstart", ["autoscaler=static", "replicas=1", "rate_per_s=13"])
+    scenario = load_scenario("quickstart", ["autoscaler=static", "replicas=1", "rate_per_s=17"])
     report = capacity_report(scenario)
     [fleet] = report.fleets
     assert fleet.mean_rate_per_s < fleet.capacity_per_s < fleet.peak_rate_per_s

@@ -1,0 +1,104 @@
+"""The numbers that enter a run without being settings: what the names of a scenario stand for, with source and confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from sim.app.sheet_pools import pool_report
+from sim.domain.hardware import Provenance
+from sim.policies.placement import SPOT
+from sim.scenario.resolve import REPLICA_STAGES, STAGES, ReplicaKind, Resolved, ResolvedPool
+
+SCENARIO = "scenario"
+_STEP_UNITS = {"_ns": "ns", "_j": "J", "_w": "W"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number behind a name.
+
+    Parameters
+    ----------
+    about : what it belongs to, for instance "pool h100". confidence : "fitted", "published", "assumed", or as the step model says.
+    """
+
+    about: str
+    name: str
+    value: float | str
+    unit: str
+    source: str
+    confidence: str
+
+
+def numbers(resolved: Resolved) -> list[Number]:
+    """Return every catalog number that enters a run: prices, spot, power, electricity, step times, memory, cold starts."""
+    found = [number for pool in resolved.pools.values() for number in _pool_numbers(pool, resolved)]
+    return found + [number for kind in resolved.kinds.values() for number in _kind_numbers(kind, resolved)]
+
+
+def _row(about: str, name: str, value: float | str, unit: str, provenance: Provenance) -> Number:
+    return Number(about, name, value, unit, f"{provenance.source}, {provenance.date}", provenance.confidence)
+
+
+def _pool_numbers(pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:
+    about, config = f"pool {pool.name}", pool.config
+    if config.price_usd_per_hour is not None:
+        yield Number(about, "price", config.price_usd_per_hour, "USD/h", SCENARIO, "assumed")
+    else:
+        for price in pool.instance.on_demand.get(config.region, ()):
+            yield _row(about, f"on demand from {price.valid_from}", price.usd_per_hour, "USD/h", price.provenance)
+    if config.purchase == SPOT:
+        yield from _spot_numbers(about, pool, resolved)
+    accelerator, grid, energy = pool.accelerator, pool.grid, resolved.scenario.energy
+    yield _row(about, "host power", pool.instance.host_w, "W", pool.instance.provenance)
+    yield _row(about, f"{accelerator.name} limit", accelerator.tdp_w, "W", accelerator.provenance)
+    yield _row(about, f"{accelerator.name} idle", accelerator.idle_w, "W", accelerator.provenance)
+    for name, own, value, unit, provenance in (
+        ("carbon", energy.gco2_per_kwh, grid.gco2_per_kwh, "g/kWh", grid.provenance),
+        ("electricity", energy.usd_per_kwh, grid.usd_per_kwh, "USD/kWh", grid.site_provenance),
+        ("PUE", energy.pue, grid.pue, "", grid.site_provenance),
+    ):
+        yield _row(about, name, value, unit, provenance) if own is None else Number(about, name, own, unit, SCENARIO, "assumed")
+
+
+def _spot_numbers(about: str, pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:
+    catalog, spot = resolved.catalog, pool.config.spot
+    if pool.config.price_usd_per_hour is None:
+        row = catalog.spot_prices[spot.price or pool.instance.name]
+        median = pool_report(pool.name, resolved).usd_per_hour
+        yield _row(about, f"spot {row.name}, median", f"{median:.4g}", "USD/h", row.provenance)
+        yield _row(about, "  of on demand, 5 to 95 %", f"{row.ratio_low:g} to {row.ratio_high:g}", "", row.provenance)
+    market = catalog.spot_markets[spot.market]
+    name = f"market {market.name} ({market.gpu}, {market.years})"
+    if market.has_outages:
+        yield _row(about, f"{name}, availability", market.availability, "", market.provenance)
+    else:
+        yield _row(about, f"{name}, lost a month", market.monthly_interruption, "", market.provenance)
+    notice = catalog.spot_notices[pool.instance.cloud]
+    if spot.notice_s is None:
+        yield _row(about, "notice", notice.notice_s, "s", notice.provenance)
+    else:
+        yield Number(about, "notice", spot.notice_s, "s", SCENARIO, "assumed")
+
+
+def _kind_numbers(kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
+    about = f"{kind.deployment} on {kind.pool}"
+    provenance = kind.fit.provenance
+    source = f"fit {kind.fit.name}: {provenance.source}, {provenance.date}"
+    for item in fields(kind.step):
+        if item.name != "validity":
+            unit = next((unit for ending, unit in _STEP_UNITS.items() if item.name.endswith(ending)), "")
+            yield Number(about, f"step {item.name}", getattr(kind.step, item.name), unit, source, kind.step.validity)
+    yield _row(about, "front end", kind.engine.front_end_s, "s", kind.engine.provenance)
+    memory = "computed from the memory of the accelerators" if kind.memory is not None else SCENARIO
+    yield Number(about, "KV cache", float(kind.kv_tokens), "tokens", memory, "assumed")
+    yield _row(about, "weights", kind.weight_bytes / 1e9, "GB", kind.model.provenance)
+    cold_start = resolved.pools[kind.pool].config.cold_start
+    for stage in STAGES:
+        row = resolved.catalog.cold_starts[cold_start.storage if stage == "loading" else stage]
+        median_s, p95_s = kind.stages_s[stage]
+        value = f"{median_s:.4g} / {p95_s:.4g}"
+        own = getattr(cold_start, stage).median_s is not None
+        name = f"{stage}, p50 / p95" + (f" from {cold_start.storage}" if stage == REPLICA_STAGES[0] else "")
+        yield Number(about, name, value, "s", SCENARIO, "assumed") if own else _row(about, name, value, "s", row.provenance)
