@@ -40,6 +40,7 @@ class Provisioner:
         self.wanted: dict[str, int] = dict.fromkeys(self.scenario.deployments, 0)
         self._made = 0
         self._short: set[str] = set()
+        self._retrying = False
 
     @property
     def now_ns(self) -> int:
@@ -215,7 +216,9 @@ class Provisioner:
     def on_hit(self, plane: int, hit: Hit) -> None:
         """Act on a watch of an engine: a drained replica is gone, and its machines if nothing is left on them."""
         if hit.reason is Watch.DRAINED:
-            self._gone(self.by_plane_number[plane, hit.subject], "scaled_down")
+            replica = self.by_plane_number[plane, hit.subject]
+            taken_back = any(node.notice_ns != NOT_REACHED for node, _ in replica.gang)
+            self._gone(replica, "interrupted" if taken_back else "scaled_down")
 
     def notice(self, node: Node) -> None:
         """The provider will take a machine back: stop admitting there, let running requests finish, ask for replacements."""
@@ -261,9 +264,15 @@ class Provisioner:
             node.holds.pop(replica.number, None)
             if node.is_alive and not node.holds:
                 self.machines.give_back(node)
-        self._retry_short()
+        if self._short and not self._retrying:
+            # Not at once: whoever lets replicas go may be in the middle of letting several go.
+            self._retrying = True
+            retry = self.env.timeout(0)
+            assert retry.callbacks is not None
+            retry.callbacks.append(lambda _: self._retry_short())
 
     def _retry_short(self) -> None:
+        self._retrying = False
         for deployment in sorted(self._short):
             self.reconcile(deployment)
 
