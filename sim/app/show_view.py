@@ -37,9 +37,9 @@ def show_scenario(name: str, rows: Sequence[Setting], found: Sequence[Number], c
 def _settings(rows: Sequence[Setting]) -> Table:
     table = Table(box=box.SIMPLE)
     table.add_column("setting", no_wrap=True)
-    table.add_column("value", overflow="fold")
+    table.add_column("value", overflow="fold", min_width=20)
     table.add_column("unit", no_wrap=True)
-    table.add_column("set by", no_wrap=True)
+    table.add_column("set by", overflow="fold")
     above: list[str] = []
     for row in rows:
         parts = row.path.split(".")
@@ -48,7 +48,7 @@ def _settings(rows: Sequence[Setting]) -> Table:
             table.add_row(f"{'  ' * depth}[bold]{escape(parts[depth])}[/bold]", "", "", "")
         label = f"{'  ' * (len(parts) - 1)}{escape(parts[-1])}"
         style = "dim" if row.source == DEFAULT else ""
-        table.add_row(label, escape(shown(row.value)), row.unit, escape(row.source), style=style)
+        table.add_row(label, escape(shown(row.value)), row.unit, escape(row.source.removeprefix("scenario/")), style=style)
         above = parts
     return table
 
