@@ -102,17 +102,16 @@ def _losses(market: SpotMarket) -> str:
 def replicas_by_pool(placement: Placement, wanted: int, pools: Mapping[str, tuple[Pool, float]]) -> dict[str, int]:
     """Return how many replicas a placement has in each pool when everything it asked for is ready.
 
-        Parameters
-        ----------
-        pools : name -> the pool, and the machines one replica takes there.
+    Parameters
+    ----------
+    pools : name -> the pool, and the machines one replica takes there.
 
-        Examples
-        --------
-        >>> from sim.errors import InputError, Problem
-    from sim.policies.placement import SpotWithOnDemandFallback
-        >>> pools = {"base": (Pool(), 1.0), "spot": (Pool(purchase="spot", quota_nodes=2), 1.0)}
-        >>> replicas_by_pool(SpotWithOnDemandFallback(), 4, pools)
-        {'base': 2, 'spot': 2}
+    Examples
+    --------
+    >>> from sim.policies.placement import SpotWithOnDemandFallback
+    >>> pools = {"base": (Pool(), 1.0), "spot": (Pool(purchase="spot", quota_nodes=2), 1.0)}
+    >>> replicas_by_pool(SpotWithOnDemandFallback(), 4, pools)
+    {'base': 2, 'spot': 2}
     """
     most = {name: None if pool.quota_nodes is None else int(pool.quota_nodes / nodes) for name, (pool, nodes) in pools.items()}
     ready = dict.fromkeys(pools, 0)
