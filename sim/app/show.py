@@ -41,8 +41,8 @@ def settings(scenario: Scenario, sources: Mapping[str, str]) -> list[Setting]:
 
     Examples
     --------
-    >>> [row.source for row in settings(Scenario(seed=7), {"seed": "command line"}) if row.path in ("seed", "horizon")]
-    ['command line', 'default']
+    >>> [row.source for row in settings(Scenario(seed=7), {"seed": "command line"}) if row.path in ("horizon", "seed")]
+    ['default', 'command line']
     """
     return list(_walk(scenario, Scenario(), "", sources))
 

@@ -37,7 +37,7 @@ def show_scenario(name: str, rows: Sequence[Setting], found: Sequence[Number], c
 def _settings(rows: Sequence[Setting]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("setting", no_wrap=True)
-    table.add_column("value", overflow="fold", min_width=20)
+    table.add_column("value", overflow="fold", min_width=16)
     table.add_column("unit", no_wrap=True)
     table.add_column("set by", overflow="fold")
     above: list[str] = []
