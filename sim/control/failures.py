@@ -20,12 +20,14 @@ def fail(env: simpy.Environment, failure: Failure, provisioner: Provisioner) -> 
         return
     machines = provisioner.machines
     zones = [failure.zone] if failure.zone else provisioner.scenario.pools[failure.pool].zones
-    closed = {(failure.pool, zone) for zone in zones} - machines.closed
-    machines.closed |= closed
+    cause = object()
+    for zone in zones:
+        machines.close(failure.pool, zone, cause)
     machines.event("capacity_gone", f"pool {failure.pool}", ", ".join(zones))
     yield env.timeout(duration_ns(failure.lasts))
-    machines.closed -= closed
-    machines.event("capacity_back", f"pool {failure.pool}", ", ".join(zones))
+    back = [zone for zone in zones if machines.reopen(failure.pool, zone, cause)]
+    if back:
+        machines.event("capacity_back", f"pool {failure.pool}", ", ".join(back))
 
 
 def _crash(failure: Failure, provisioner: Provisioner) -> None:

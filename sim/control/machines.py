@@ -32,8 +32,8 @@ class Machines:
         self.alive: dict[int, Node] = {}
         self.ended: list[Node] = []
         self.on_running: list[Callable[[Node], None]] = []
+        self._closed_by: dict[tuple[str, str], set[object]] = {}
         # Decides among the zones of a pool that have capacity; the spot market replaces it for its pools.
-        self.closed: set[tuple[str, str]] = set()
         self.price_of: Callable[[str, str], int] = lambda pool, zone: 0
         self._asked_until_ns: dict[tuple[str, str], int] = {}
         self._made = self._leases = self._events = 0
@@ -88,11 +88,21 @@ class Machines:
         zones = self._open_zones(pool)
         turn = self._made % max(len(zones), 1)
         for zone in sorted(zones[turn:] + zones[:turn], key=lambda zone: self.price_of(pool, zone)):
-            if (pool, zone) in self.closed:
+            if self._closed_by.get((pool, zone)):
                 self._remember_closed(pool, zone)
                 continue
             return self._make(pool, zone, at_once)
         return None
+
+    def close(self, pool: str, zone: str, by: object) -> None:
+        """Let a zone give no new machines to a pool until `reopen` with the same cause."""
+        self._closed_by.setdefault((pool, zone), set()).add(by)
+
+    def reopen(self, pool: str, zone: str, by: object) -> bool:
+        """End one cause for which a zone was closed; whether it was the last one, so that there is capacity again."""
+        causes = self._closed_by.get((pool, zone), set())
+        causes.discard(by)
+        return not causes
 
     def _remember_closed(self, pool: str, zone: str) -> None:
         retry_ns = round(self.scenario.pools[pool].capacity_retry_s * NS_PER_S)

@@ -50,7 +50,7 @@ class SpotMarkets:
         self.machines.price_of = self._price
         for (pool, zone), market in self.zones.items():
             if not market.starts_up:
-                self.machines.closed.add((pool, zone))
+                self.machines.close(pool, zone, self)
             self.env.process(self._watch_zone(pool, zone, market))
 
     def _price(self, pool: str, zone: str) -> int:
@@ -60,10 +60,10 @@ class SpotMarkets:
         for at_ns, has_capacity in market.changes():
             yield self.env.timeout(at_ns - int(self.env.now))
             if has_capacity:
-                self.machines.closed.discard((pool, zone))
-                self.machines.event("capacity_back", f"pool {pool}", zone)
+                if self.machines.reopen(pool, zone, self):
+                    self.machines.event("capacity_back", f"pool {pool}", zone)
                 continue
-            self.machines.closed.add((pool, zone))
+            self.machines.close(pool, zone, self)
             self.machines.event("capacity_gone", f"pool {pool}", zone)
             here = {
                 node.number: node

@@ -152,7 +152,8 @@ class Meter:
         ended, self.provisioner.ended = self.provisioner.ended, []
         slices = []
         for replica in [*self.provisioner.replicas.values(), *ended]:
-            mark = marks.get(replica.number, _Mark(shares_ns=[]))
+            # One that drained at the very instant of the last cut has told its totals already, and ended after it.
+            mark = marks.get(replica.number) or self.marks.get(replica.number) or _Mark(shares_ns=[])
             for node, accelerators in replica.gang:
                 piece = self._slice(replica, node, accelerators, at_ns, mark)
                 if piece is not None:

@@ -209,14 +209,24 @@ class Provisioner:
 
     def _end_grace(self, replica: ReplicaLife, grace_ns: int) -> Process:
         yield self.env.timeout(grace_ns)
-        if replica.gone_ns == NOT_REACHED:
-            self.world.planes[replica.plane].engine.kill_replica(self.now_ns, replica.plane_number)
+        if replica.gone_ns == NOT_REACHED and self._kill(replica.plane, [replica.plane_number]):
             self._gone(replica, "grace_over")
+
+    def _kill(self, plane: int, numbers: list[int]) -> bool:
+        """Kill replicas of a plane, by their numbers there; whether there were any.
+
+        One that drained at this very instant is no longer there, and `on_hit` is about to hear of it.
+        """
+        engine = self.world.planes[plane].engine
+        there = set(engine.view(self.now_ns).replica.tolist()).intersection(numbers)
+        engine.kill_replica(self.now_ns, *sorted(there))
+        return bool(there)
 
     def on_hit(self, plane: int, hit: Hit) -> None:
         """Act on a watch of an engine: a drained replica is gone, and its machines if nothing is left on them."""
-        if hit.reason is Watch.DRAINED:
-            replica = self.by_plane_number[plane, hit.subject]
+        replica = self.by_plane_number.get((plane, hit.subject))
+        # None, or gone: its machine was lost at the same instant.
+        if hit.reason is Watch.DRAINED and replica is not None and replica.gone_ns == NOT_REACHED:
             taken_back = any(node.notice_ns != NOT_REACHED for node, _ in replica.gang)
             self._gone(replica, "interrupted" if taken_back else "scaled_down")
 
@@ -243,7 +253,7 @@ class Provisioner:
         self.machines.event(f"node_{cause}", f"node {node.number}", f"{len(here)} replicas lost")
         for plane in self.world.planes:
             dying = [replica.plane_number for replica in here if replica.plane == plane.number and replica.ready_ns != NOT_REACHED]
-            plane.engine.kill_replica(self.now_ns, *dying)
+            self._kill(plane.number, dying)
         node.holds = {}
         self.machines.end(node, cause)
         for replica in here:

@@ -71,6 +71,13 @@ _LAWS: tuple[tuple[str, str], ...] = (
         WHERE leases.lease IS NULL OR usage.start_ns < leases.start_ns OR usage.end_ns > leases.end_ns""",
     ),
     (
+        "a replica's busy time = that of its slices, on each of its leases",
+        """SELECT replica, lease, busy_s, coalesce(sliced_s, 0) AS sliced_s FROM replicas FULL JOIN (
+            SELECT replica, lease, sum(busy_ns) / 1e9 AS sliced_s FROM usage GROUP BY replica, lease
+        ) USING (replica)
+        WHERE busy_s IS NULL OR abs(busy_s - coalesce(sliced_s, 0)) > 1e-9 * greatest(busy_s, 1)""",
+    ),
+    (
         "replicas never hold more accelerators of a lease than it has",
         """WITH steps AS (
             SELECT lease, start_ns AS t_ns, accelerators AS change FROM usage

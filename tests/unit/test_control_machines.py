@@ -13,6 +13,7 @@ from sim.control.links import SharedLink
 from sim.policies.autoscalers.schedule import Schedule, ScheduleStep
 from sim.policies.autoscalers.static import Static
 from sim.policies.placement import BasePlusPercentage, InOrder, OnDemandOnly, PoolView, SpotWithOnDemandFallback
+from sim.policies.routers import RoundRobin
 from sim.scenario import ColdStart, Deployment, Failure, Pool, Service, StageTime
 from sim.units import NS_PER_S
 
@@ -107,6 +108,38 @@ def test_a_draining_replica_is_killed_when_its_grace_is_over(tmp_path: Path) -> 
     assert tables["replicas"]["cause"] == ["end", "grace_over"]
     assert tables["replicas"]["gone_ns"][1] == 1_800 * NS_PER_S + 50_000_000
     assert sum(tables["windows"]["retried"]) > 0
+
+
+def test_an_idle_replica_needs_no_grace(tmp_path: Path) -> None:
+    # It drains at the very instant at which its grace is over: it is gone as any other that is drained.
+    deployment = Deployment(pools=["gpu"], drain_grace_s=0.0, autoscaler=Schedule(replicas=2, steps=[ScheduleStep("30m", 1)]))
+    service = Service(workload=poisson(0.001), deployments=["llama"])
+    tables = tables_of(scenario(deployments={"llama": deployment}, services={"chat": service}), tmp_path / "run")
+    assert tables["replicas"]["cause"] == ["end", "scaled_down"]
+    assert tables["nodes"]["gone_ns"] == [3_600 * NS_PER_S, 1_800 * NS_PER_S]
+
+
+def test_a_replica_that_drains_when_time_is_cut_keeps_its_totals(tmp_path: Path) -> None:
+    # Ordered to go at the end of a window, after a look at the end of the one before, and idle then.
+    service = Service(workload=poisson(0.05), deployments=["llama"], router=RoundRobin())
+    made = scenario(deployments=schedule(2, ("30m", 1)), services={"chat": service}, window="10min")
+    replicas = tables_of(made, tmp_path / "run")["replicas"]
+    assert replicas["gone_ns"] == [3_600 * NS_PER_S, 1_800 * NS_PER_S]
+    # Half of the ninety requests of 20 tokens that come in half an hour.
+    assert 500 < replicas["output_tokens"][1] < 1_400
+    assert replicas["steps"][1] > 0
+    assert replicas["busy_s"][1] > 0
+    assert replicas["energy_j"][1] > 0
+
+
+def test_a_zone_stays_closed_until_its_last_outage_is_over(tmp_path: Path) -> None:
+    # Out of capacity from 9 m to 20 m and from 15 m to 30 m; asked at 10 m and every 180 s, so had at 31 m.
+    outages = [Failure(at, "gpu", kind="no_capacity", lasts=lasts) for at, lasts in (("9m", "11m"), ("15m", "15m"))]
+    made = scenario(deployments=schedule(1, ("10m", 2)), pools={"gpu": Pool(cold_start=FIXED)}, failures=outages)
+    tables = tables_of(made, tmp_path / "run")
+    assert tables["replicas"]["requested_ns"][1] == (600 + 7 * 180) * NS_PER_S
+    events = zip(tables["events"]["time_ns"], tables["events"]["kind"], strict=True)
+    assert [at for at, kind in events if kind == "capacity_back"] == [1_800 * NS_PER_S]
 
 
 def test_without_capacity_the_wish_is_repeated_until_there_is_some(tmp_path: Path) -> None:

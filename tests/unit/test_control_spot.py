@@ -76,6 +76,16 @@ def test_without_notice_requests_are_cut_off_and_retried(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("zones_close")
+def test_idle_machines_are_lost_without_notice(tmp_path: Path) -> None:
+    made = spot_scenario(BasePlusPercentage(base=1), services={"chat": Service(workload=poisson(0.001), deployments=["llama"])})
+    made.pools["spot"].spot.notice_s = 0.0
+    replicas = tables_of(made, tmp_path / "run")["replicas"]
+    assert [at for at, why in zip(replicas["gone_ns"], replicas["cause"], strict=True) if why == "interrupted"] == [
+        1_200 * NS_PER_S
+    ] * 2
+
+
+@pytest.mark.usefixtures("zones_close")
 def test_on_demand_stands_in_while_spot_is_gone_and_leaves_when_it_is_back(tmp_path: Path) -> None:
     tables = tables_of(spot_scenario(SpotWithOnDemandFallback()), tmp_path / "run")
     nodes = tables["nodes"]
