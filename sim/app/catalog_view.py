@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from rich import box
@@ -12,10 +13,13 @@ from rich.table import Table
 
 from sim.catalog.loader import KINDS, Catalog, load_catalog
 from sim.errors import InputError, Problems
+from sim.registry import groups, names, registered
+from sim.scenario.plain import import_choices
 
 # Long texts are for the view of one row.
 _ONLY_IN_FULL = ("source", "notes", "date", "site_provenance")
 _WIDEST_CELL = 46
+POLICIES = "policies"
 _BETWEEN, _EDGES = 3, 1
 
 
@@ -36,8 +40,11 @@ def show_catalog(what: str | None, name: str | None, overlay: str | None, consol
         _show_kinds(catalog, console)
         return
     problems = Problems()
-    problems.check(what in KINDS, "catalog", what, "the catalog has no such kind", choices=KINDS)
+    problems.check(what in (*KINDS, POLICIES), "catalog", what, "the catalog has no such kind", choices=(*KINDS, POLICIES))
     problems.raise_if_any()
+    if what == POLICIES:
+        show_policies(name, console)
+        return
     rows = catalog.rows(what)
     if name is None:
         _show_rows(what, _with_prices(rows, catalog) if what == "instances" else rows, console)
@@ -54,8 +61,42 @@ def _show_kinds(catalog: Catalog, console: Console) -> None:
     for kind in KINDS:
         names = [str(row["name"]) for row in catalog.rows(kind)]
         table.add_row(kind, str(len(names)), escape(", ".join(names[:3])))
+    import_choices()
+    table.add_row(POLICIES, str(sum(len(names(group)) for group in groups())), ", ".join(groups()))
     console.print(table)
     console.print("billcast catalog KIND for a table, billcast catalog KIND NAME for one row with its source")
+
+
+def show_policies(group: str | None, console: Console) -> None:
+    """Print what can be chosen by name, what a plug-in registered too: settings with defaults, and what it does.
+
+    Parameters
+    ----------
+    group : "autoscaler", "router", ...; None for all.
+
+    Raises
+    ------
+    InputError : no such group.
+    """
+    import_choices()
+    problems = Problems()
+    problems.check(group is None or group in groups(), f"catalog {POLICIES}", group, "no such group", choices=groups())
+    problems.raise_if_any()
+    table = Table("group", "name", "what it does, and its settings", box=box.SIMPLE)
+    for each in groups() if group is None else [group]:
+        for name in names(each):
+            cls = registered(each, name)
+            says = (cls.__doc__ or "").strip().splitlines()
+            settings = ", ".join(_setting(item) for item in fields(cls))
+            # A dataclass without a docstring gets its own signature for one.
+            summary = says[0] if says and not says[0].startswith(f"{cls.__name__}(") else ""
+            origin = "" if cls.__module__.startswith("sim.") else " (plug-in)"
+            table.add_row(each, escape(name), escape("\n".join(filter(None, (summary + origin, settings)))))
+    console.print(table)
+
+
+def _setting(item: Field[Any]) -> str:
+    return item.name if item.default is MISSING else f"{item.name}={item.default}"
 
 
 def _with_prices(rows: Sequence[dict[str, Any]], catalog: Catalog) -> list[dict[str, Any]]:

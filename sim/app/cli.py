@@ -143,7 +143,9 @@ def _declare_scenario(parser: argparse.ArgumentParser) -> None:
         help="scenario=NAME (default: quickstart) and settings; a short key means the one place it fits, for instance replicas=3",
     )
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with configs of your own, searched first")
-    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a file that registers choices; it is run")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py", help="a file that registers choices; it is code, and it is run"
+    )
 
 
 def _checked(arguments: Arguments) -> Reading:
@@ -156,7 +158,14 @@ def _checked(arguments: Arguments) -> Reading:
         return checked(read, arguments.settings)
 
 
+def _declare_run(parser: argparse.ArgumentParser) -> None:
+    _declare_scenario(parser)
+    parser.add_argument("-m", "--multirun", action="store_true", help="several values of a key are several runs, as in `sweep`")
+
+
 def _run(arguments: Arguments) -> int:
+    if arguments.multirun:
+        return _sweep(arguments)
     from rich.console import Console
 
     scenario = _checked(arguments).scenario
@@ -167,6 +176,115 @@ def _run(arguments: Arguments) -> int:
     with ProgressLine(scenario.start_instant, sys.stderr) as line:
         result = simulate(scenario, progress=line.update)
     render(result, Console())
+    return OK
+
+
+def _declare_sweep(parser: argparse.ArgumentParser) -> None:
+    _declare_scenario(parser)
+    parser.epilog = (
+        "key=a,b,c runs once for each value, several keys for every combination. out=DIR names the folder. "
+        "hydra/launcher=joblib hydra.launcher.n_jobs=2 runs two at a time."
+    )
+
+
+def _sweep(arguments: Arguments) -> int:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from sim.app.plugins import load_plugins
+    from sim.app.sweep import all_ok, read_sweep, run_sweep
+    from sim.app.sweep_view import show_sweep
+    from sim.studies.collect import collect
+    from sim.studies.jobs import is_sweep
+
+    load_plugins(arguments.plugin)
+    sweep = read_sweep(arguments.settings, arguments.config_dir)
+    folder = sweep.out or sweep.default_folder
+    try:
+        collected = run_sweep(sweep, folder, arguments.plugin)
+    except KeyboardInterrupt:
+        if not is_sweep(Path(folder)):
+            raise
+        show_sweep(collect(folder), Console())
+        print("\nbillcast: stopped; the jobs that had finished are kept", file=sys.stderr)
+        return INTERRUPTED
+    show_sweep(collected, Console())
+    return OK if all_ok(collected) else FAILED
+
+
+def _declare_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="FILE | key=value",
+        help="the file, scenario/NAME.yaml or just NAME (default: my_service), and what is known: model, instance, rate_per_s, "
+        "ttft_s, tpot_s, e2e_s, attainment, region, weight_dtype, engine, horizon",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+
+
+def _init(arguments: Arguments) -> int:
+    from sim.app.init import init_file, read_init, sized, write_new
+    from sim.app.init_text import scenario_text
+
+    names = [word for word in arguments.words if "=" not in word]
+    if len(names) > 1:
+        raise InputError([Problem("FILE", " ".join(names), "names several files", "one file, and key=value settings")])
+    file = init_file(names[0] if names else "my_service")
+    wanted = read_init([word for word in arguments.words if "=" in word])
+    found = sized(wanted, file.stem)
+    write_new(file, scenario_text(found, wanted), force=arguments.force)
+    deployment, fleet = found.scenario.deployments["main"], found.report.fleets[0]
+    print(
+        f"wrote {file}: {fleet.most_replicas} replicas of {deployment.model} on {deployment.accelerators} accelerators each, "
+        f"{found.usd_per_hour:,.2f} USD/h\n  billcast run --config-dir {file.parent.parent} scenario={file.stem}"
+    )
+    return OK
+
+
+def _declare_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a folder written by `run` or `sweep`")
+
+
+def _collect(arguments: Arguments) -> int:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from sim.app.sweep import all_ok
+    from sim.app.sweep_view import show_sweep
+    from sim.studies.collect import collect
+
+    collected = collect(Path(arguments.folder))
+    show_sweep(collected, Console())
+    return OK if all_ok(collected) else FAILED
+
+
+def _report(arguments: Arguments) -> int:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from sim.report.html import write_report
+    from sim.report.terminal import render
+    from sim.results.records import open_run
+    from sim.studies.jobs import OK as DONE
+    from sim.studies.jobs import is_sweep, read_plan, read_status
+
+    folder, console = Path(arguments.folder), Console()
+    if not is_sweep(folder):
+        result = open_run(folder)
+        render(result, console)
+        console.print(f"report  {write_report(result)}", highlight=False, markup=False, soft_wrap=True)
+        return OK
+    for job in read_plan(folder).jobs:
+        status = read_status(folder, job)
+        if status["status"] == DONE:
+            page = write_report(open_run(folder / job.folder))
+            console.print(f"job {job.number}  {page}", highlight=False, markup=False, soft_wrap=True)
+        else:
+            console.print(f"job {job.number}  {status['status']}", highlight=False, markup=False)
     return OK
 
 
@@ -202,8 +320,13 @@ def _show(arguments: Arguments) -> int:
 
 
 def _declare_catalog(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", help="accelerators, instances, models, engines, ...; without it: what there is")
+    parser.add_argument(
+        "what", nargs="?", help="accelerators, instances, models, engines, policies, ...; without it: what there is"
+    )
     parser.add_argument("name", nargs="?", help="one row with all its fields, source, date and confidence")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py", help="list what a plug-in registers, too; it is run"
+    )
     parser.add_argument("--overlay", metavar="FILE.yaml", help="your own catalog file, merged over the package's")
 
 
@@ -211,7 +334,9 @@ def _catalog(arguments: Arguments) -> int:
     from rich.console import Console
 
     from sim.app.catalog_view import show_catalog
+    from sim.app.plugins import load_plugins
 
+    load_plugins(arguments.plugin)
     show_catalog(arguments.what, arguments.name, arguments.overlay, Console())
     return OK
 
@@ -231,8 +356,12 @@ def _doctor(arguments: Arguments) -> int:
 
 
 COMMANDS = {
-    "run": Command("simulate a scenario: invoice, SLOs, result folder", _declare_scenario, _run),
+    "run": Command("simulate a scenario: invoice, SLOs, result folder", _declare_run, _run),
+    "sweep": Command("simulate every combination of key=a,b,c and collect one table", _declare_sweep, _sweep),
+    "collect": Command("write and print the table of a sweep again", _declare_folder, _collect),
+    "report": Command("print a run's report again, and write its figures and page", _declare_folder, _report),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),
+    "init": Command("write a first scenario from model, machine, traffic and targets", _declare_init, _init),
     "show": Command("show the resolved scenario: value, unit, source, and the catalog numbers behind it", _declare_show, _show),
     "catalog": Command("show what is known of accelerators, instances, models, engines, prices", _declare_catalog, _catalog),
     "doctor": Command("check this installation", _declare_doctor, _doctor),

@@ -175,7 +175,7 @@ def _overlap(one: str, other: str) -> bool:
 def scenario_names(config_dir: str | Path | None = None) -> list[str]:
     """Return the names of all scenarios."""
     with _hydra(config_dir):
-        return _options(SCENARIO)
+        return options_of(SCENARIO)
 
 
 @contextmanager
@@ -252,7 +252,8 @@ def _first_lines(error: Exception) -> str:
     return " ".join(lines[:3]) or type(error).__name__
 
 
-def _options(group: str) -> list[str]:
+def options_of(group: str) -> list[str]:
+    """Return the names one can choose in a group: registered classes and files; only inside `scenario_reader`."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
 
@@ -263,7 +264,7 @@ def _options(group: str) -> list[str]:
 
 
 def _check_option(key: str, group: str, option: object, problems: Problems) -> bool:
-    options = _options(group)
+    options = options_of(group)
     return problems.check(option in options, key, option, f"is not a {group}", choices=options)
 
 

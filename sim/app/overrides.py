@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,10 +69,71 @@ def _read(text: str, problems: Problems) -> Edit | None:
             return None
         return Edit(key.lstrip("+"), written, adds=key.startswith("+"))
     if parsed.is_sweep_override():
-        problems.add(key, written, "one run takes one value", "one value; in quotes if it has a comma in it")
+        problems.add(
+            key, written, "one run takes one value", "one value, in quotes if it has a comma in it; for several: billcast sweep"
+        )
         return None
     package = f"@{parsed.package}" if parsed.package else ""
     return Edit(f"{parsed.key_or_group}{package}", value, adds=parsed.type != OverrideType.CHANGE)
+
+
+@dataclass(frozen=True)
+class Variants:
+    """One override of a sweep.
+
+    Parameters
+    ----------
+    key : as typed. texts : the override of each job, one where it is not swept. values : what each sets.
+    """
+
+    key: str
+    texts: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+def read_variants(texts: Sequence[str], options: Callable[[str], list[str]], problems: Problems) -> list[Variants]:
+    """Take the overrides of a sweep apart: `key=a,b`, `choice(a,b)`, `range(1,5)` and `glob(*)` of options, as Hydra reads them.
+
+    Parameters
+    ----------
+    options : returns the names of a group, for `glob`; none where there is no such group.
+    """
+    found = []
+    for text in texts:
+        key, _, written = text.partition("=")
+        variants = _variants(text, options, problems)
+        if variants is None:
+            found.append(Variants(key, (text,), (written,)))
+        elif variants:
+            edits = [_read(variant, problems) for variant in variants]
+            found.append(Variants(key, tuple(variants), tuple(edit.value for edit in edits if edit is not None)))
+    return found
+
+
+def _variants(text: str, options: Callable[[str], list[str]], problems: Problems) -> list[str] | None:
+    """Return one override for each value of a swept one; None for one that is not swept."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    try:
+        [parsed] = OverridesParser.create().parse_overrides([text])
+    except (HydraException, ValueError):
+        return None  # read as one value, or named as a problem, like that of a run
+    if not parsed.is_sweep_override():
+        return None
+    key, _, written = text.partition("=")
+    value: Any = parsed.value()
+    if isinstance(value, Glob):
+        group = key.lstrip("+").partition("@")[0].rpartition(".")[2]
+        values = value.filter(options(group))
+        problems.check(bool(values), key, written, "matches no option", choices=options(group))
+    elif not parsed.is_discrete_sweep():
+        problems.add(key, written, "has no end: a sweep goes through single values", "a,b,c, choice(a,b) or range(1,5)")
+        values = []
+    else:
+        values = list(parsed.sweep_string_iterator())
+    return [f"{key}={one}" for one in values]
 
 
 def _is_plain_text(written: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import sim.policies
 import sim.workload
@@ -37,6 +37,7 @@ _EXAMPLES = {
     "GB/s": "1e9 bytes a second, or such as 10 Gbit/s",
     "": "a number, or a share such as 50%",
 }
+T = TypeVar("T")
 CHOICE = "choice"
 LARGEST = 1 << 63
 _NOT_READ = object()
@@ -77,6 +78,12 @@ def scenario_from_plain(plain: Mapping[str, Any], problems: Problems) -> Scenari
     import_choices()
     scenario: Scenario = _read_dataclass(Scenario, plain, "", problems)
     return scenario
+
+
+def dataclass_from_plain(cls: type[T], plain: Mapping[str, Any], problems: Problems) -> T:
+    """Read any dataclass as a scenario is read: types, quantities, unknown names; what cannot be read stays at its default."""
+    made: T = _read_dataclass(cls, plain, "", problems)
+    return made
 
 
 def places(scenario: Scenario) -> list[Place]:
@@ -212,7 +219,7 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: Problems) -> Any:
 
 
 def _with_unit(unit: str) -> str:
-    return f", in {unit} or with a unit" if unit else ""
+    return f", in {unit} or with a unit" if unit not in ("", "tokens", "replicas", "nodes") else ""
 
 
 def _read_quantity(hint: type, value: str, name: str, path: str, problems: Problems) -> Any:

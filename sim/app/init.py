@@ -1,0 +1,249 @@
+"""A first scenario of one's own: model, machine, traffic and targets in, a commented file out that is not overloaded."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.app.sheet import CapacityReport, capacity_report
+from sim.catalog.loader import Catalog, load_catalog
+from sim.domain.hardware import InstanceType
+from sim.errors import InputError, Problem, Problems
+from sim.perf.steptime import TENSOR_PARALLEL
+from sim.registry import registered
+from sim.scenario import Deployment, Pool, Scenario, Service, Slo
+from sim.scenario.check import check
+from sim.scenario.plain import dataclass_from_plain
+from sim.units import duration_ns
+from sim.workload.synthetic import Synthetic
+
+FOLDER = "scenario"
+# Above so much use at the peak of the week queues grow fast (M/M/c); a rule of thumb, assumed.
+MOST_USE = 0.7
+# Seats and token budget, from vLLM's defaults down to what leaves room for a cache on small accelerators.
+SIZES = ((256, 8192), (64, 2048), (16, 512))
+STAGES = (1, 2, 4)
+SIZING_HORIZON = "7d"
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass
+class Init:
+    """What a user knows at the start.
+
+    Parameters
+    ----------
+    model, instance, engine : catalog names. weight_dtype : "" for bf16. region : "" for the first that has a price.
+    rate_per_s : requests per second, mean of a week. ttft_s, tpot_s, e2e_s, attainment : targets.
+    """
+
+    model: str = "llama-3.1-8b"
+    instance: str = "p5.4xlarge"
+    engine: str = "vllm-2026"
+    weight_dtype: str = "bf16"
+    region: str = ""
+    rate_per_s: float = 20.0
+    ttft_s: float = 1.0
+    tpot_s: float = 0.05
+    e2e_s: float | None = None
+    attainment: float = 0.99
+    horizon: str = "1d"
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A fleet that serves the traffic within the targets.
+
+    Parameters
+    ----------
+    report : its capacity sheet over a week. usd_per_hour : of all its machines.
+    """
+
+    scenario: Scenario
+    report: CapacityReport
+    usd_per_hour: float
+
+
+def init_file(target: str) -> Path:
+    """Return the file to write: a bare name goes into the folder `scenario`, where `--config-dir .` finds it.
+
+    Raises
+    ------
+    InputError : a name that cannot be a scenario, or a folder in which no scenario is looked for.
+
+    Examples
+    --------
+    >>> init_file("chat").as_posix(), init_file("mine/scenario/chat.yaml").as_posix()
+    ('scenario/chat.yaml', 'mine/scenario/chat.yaml')
+    """
+    path = Path(target)
+    if not target.endswith(".yaml"):
+        path = path.with_name(f"{path.name}.yaml") if path.name else path
+    if path.parent == Path():
+        path = FOLDER / path
+    problems = Problems()
+    there = path.parent.name == FOLDER
+    problems.check(there, "FILE", target, f"a scenario must lie in a folder called {FOLDER}", f"{FOLDER}/{path.name}")
+    valid = _FILE_NAME.fullmatch(path.stem) is not None
+    problems.check(valid, "FILE", target, "cannot be the name of a scenario", "letters, digits, '_', '-', '.'")
+    problems.raise_if_any()
+    return path
+
+
+def read_init(settings: list[str]) -> Init:
+    """Read `key=value` settings, with units as people write them.
+
+    Raises
+    ------
+    InputError : everything that is wrong with them.
+    """
+    problems = Problems()
+    plain: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if problems.check(bool(equals), text, "", "is not a setting", "key=value"):
+            plain[key] = value
+    wanted = dataclass_from_plain(Init, plain, problems)
+    problems.raise_if_any()
+    return wanted
+
+
+def sized(wanted: Init, name: str) -> Sized:
+    """Return the cheapest fleet that serves the peak of a week at no more than 70 % use, within the targets.
+
+    Parameters
+    ----------
+    name : of the scenario.
+
+    Raises
+    ------
+    InputError : wrong names, a model that does not fit the machines, targets that no split reaches.
+
+    Examples
+    --------
+    >>> found = sized(Init(rate_per_s=20.0), "chat")
+    >>> found.scenario.deployments["main"].tensor_parallel, found.report.warnings
+    (1, [])
+    """
+    catalog = load_catalog()
+    problems = Problems()
+    instance: InstanceType | None = catalog.get("instances", wanted.instance, "instance", problems)
+    _check_horizon(wanted.horizon, problems)
+    problems.raise_if_any()
+    assert instance is not None
+    fitting = list(_fitting(wanted, name, instance, catalog))
+    found = [fleet for fleet in fitting if _within_targets(fleet, wanted)]
+    if not found:
+        raise InputError([_out_of_reach(fitting, wanted)])
+    return min(found, key=lambda fleet: fleet.usd_per_hour)
+
+
+def _check_horizon(horizon: str, problems: Problems) -> None:
+    try:
+        fine = duration_ns(horizon) > 0
+    except ValueError:
+        fine = False
+    problems.check(fine, "horizon", horizon, "is not a duration above 0", "for instance 90s, 12h or 7d")
+
+
+def _fitting(wanted: Init, name: str, instance: InstanceType, catalog: Catalog) -> Iterator[Sized]:
+    """Yield a sized fleet for every way in which the model fits the machines; raises what is wrong where there is none."""
+    first: InputError | None = None
+    fits = False
+    for settings in _splits(instance):
+        pool = _pool(wanted, instance)
+        scenario = _scenario(wanted, name, settings, pool)
+        try:
+            check(scenario, catalog)
+        except InputError as error:
+            first = first or error
+            continue
+        fits = True
+        sheet = capacity_report(scenario).kinds[0].sheet
+        if sheet is None:
+            continue
+        peak_per_s = capacity_report(scenario).fleets[0].peak_rate_per_s or wanted.rate_per_s
+        replicas = max(math.ceil(peak_per_s / (MOST_USE * sheet.requests_per_s)), 1) if sheet.requests_per_s else 1
+        scenario.deployments["main"].autoscaler = registered("autoscaler", "static")(replicas=replicas)
+        report = capacity_report(scenario)
+        machines = math.ceil(replicas * report.kinds[0].nodes)
+        yield Sized(scenario, report, machines * report.pools[0].usd_per_hour)
+    if not fits and first is not None:
+        raise first
+
+
+def _splits(instance: InstanceType) -> Iterator[dict[str, int]]:
+    """Yield parallelism and engine sizes: the largest sizes first, gangs of machines only for splits over all of one."""
+    degrees = [degree for degree in TENSOR_PARALLEL if degree <= instance.accelerators]
+    for seats, budget in SIZES:
+        for stages in STAGES:
+            for degree in degrees if stages == 1 else degrees[-1:]:
+                yield {
+                    "tensor_parallel": degree,
+                    "pipeline_parallel": stages,
+                    "max_num_seqs": seats,
+                    "max_num_batched_tokens": budget,
+                }
+
+
+def _pool(wanted: Init, instance: InstanceType) -> Pool:
+    region = wanted.region or next(iter(instance.on_demand), "")
+    zone = f"{region}a" if instance.cloud == "aws" else f"{region}-a"
+    return Pool(instance=instance.name, region=region, zones=[zone])
+
+
+def _scenario(wanted: Init, name: str, settings: Mapping[str, int], pool: Pool) -> Scenario:
+    slo = Slo(wanted.ttft_s, wanted.tpot_s, wanted.e2e_s, wanted.attainment)
+    deployment = Deployment(wanted.model, wanted.engine, wanted.weight_dtype or "bf16", pools=["machines"], **settings)  # type: ignore[arg-type]
+    return Scenario(
+        name=name,
+        horizon=SIZING_HORIZON,
+        services={"chat": Service(Synthetic(rate_per_s=wanted.rate_per_s), ["main"], slo)},
+        deployments={"main": deployment},
+        pools={"machines": pool},
+    )
+
+
+def _within_targets(fleet: Sized, wanted: Init) -> bool:
+    sheet = fleet.report.kinds[0].sheet
+    if sheet is None or fleet.report.warnings:
+        return False
+    whole_s = sheet.prefill_s + sheet.tpot_s * (fleet.report.loads["chat"].output_tokens or 0.0)
+    return sheet.batch > 0 and sheet.prefill_s <= wanted.ttft_s and (wanted.e2e_s is None or whole_s <= wanted.e2e_s)
+
+
+def _out_of_reach(fitting: list[Sized], wanted: Init) -> Problem:
+    sheets = [fleet.report.kinds[0].sheet for fleet in fitting]
+    known = [sheet for sheet in sheets if sheet is not None]
+    if not known:
+        return Problem("model", wanted.model, f"leaves no room for a mean request on {wanted.instance}", "a larger instance")
+    tpot_s, first_s = min(sheet.tpot_s for sheet in known), min(sheet.prefill_s for sheet in known)
+    message = f"no split of {wanted.model} over {wanted.instance} holds the targets for requests of the mean size"
+    allowed = f"tpot_s from about {tpot_s:.3g} and ttft_s from about {first_s:.3g} up, or another instance or weight_dtype"
+    targets = f"ttft_s={wanted.ttft_s:g}, tpot_s={wanted.tpot_s:g}" + ("" if wanted.e2e_s is None else f", e2e_s={wanted.e2e_s:g}")
+    return Problem("targets", targets, message, allowed)
+
+
+def write_new(file: Path, text: str, *, force: bool) -> None:
+    """Write a file whole or not at all; one that is there stays, unless forced.
+
+    Raises
+    ------
+    InputError : the file is there and `force` is not given, or it cannot be written.
+    """
+    if file.exists() and not force:
+        raise InputError([Problem("FILE", str(file), "is there already", "another name, or --force to replace it")])
+    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, "utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise InputError([Problem("FILE", str(file), f"cannot be written: {error.strerror}")]) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""The table of a sweep on a terminal, and what failed in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sim.studies.collect import Collected
+from sim.studies.jobs import ERROR, FAILED, OK
+
+_WIDEST_SETTING = 24
+_GAP = 2  # one of padding, one of the line between columns
+
+
+def show_sweep(collected: Collected, console: Console) -> None:
+    """Print a row a job: what was swept, how it ended, and as many of the main numbers as the terminal is wide."""
+    folder = collected.file.parent
+    columns = {"job": [str(row["number"]) for row in collected.rows]}
+    for key, name in zip(collected.swept, _short(collected.swept), strict=True):
+        columns[name] = [_cut(row.get(key)) for row in collected.rows]
+    columns["status"] = [str(row["status"]) for row in collected.rows]
+    room = console.width - sum(_width(name, cells) for name, cells in columns.items())
+    for name, cells in _numbers(collected.rows).items():
+        if _width(name, cells) > room:
+            break
+        columns[name] = cells
+        room -= _width(name, cells)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(escape(name), justify="left" if name == "status" else "right", overflow="fold")
+    for cells_of_row in zip(*columns.values(), strict=True):
+        table.add_row(*(escape(cell) for cell in cells_of_row))
+    console.print(table)
+    _show_failed(folder, collected.rows, console)
+    done = sum(row["status"] == OK for row in collected.rows)
+    console.print(f"{done} of {len(collected.rows)} jobs done", highlight=False)
+    console.print(f"table   {escape(str(collected.file))}", highlight=False, soft_wrap=True)
+
+
+def _show_failed(folder: Path, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    for row in rows:
+        if row["status"] == FAILED:
+            console.print(f"[red]job {row['number']} failed[/red]: {escape(str(row['error']))}", highlight=False)
+            console.print(f"  {escape(str(folder / str(row['folder']) / ERROR))}", highlight=False, soft_wrap=True)
+
+
+def _short(paths: Sequence[str]) -> list[str]:
+    """Return the last part of each path, or as many as keep them apart.
+
+    Examples
+    --------
+    >>> _short(["a.slo.ttft_s", "b.slo.ttft_s", "seed"])
+    ['a.slo.ttft_s', 'b.slo.ttft_s', 'seed']
+    >>> _short(["services.chat.slo.ttft_s", "seed"])
+    ['ttft_s', 'seed']
+    """
+    for depth in range(1, max((path.count(".") + 1 for path in paths), default=1)):
+        names = [".".join(path.split(".")[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+def _cut(value: object) -> str:
+    text = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _WIDEST_SETTING else f"{text[: _WIDEST_SETTING - 3]}..."
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the main numbers, the most important first; of several services and targets the worst."""
+    attained = [[value for key, value in row.items() if key.startswith("slo.") and key.endswith(".attainment")] for row in rows]
+    slowest = [[value for key, value in row.items() if key.startswith("latency.") and key.endswith("ttft_s.p95")] for row in rows]
+    each_token = [
+        [value for key, value in row.items() if key.startswith("latency.") and key.endswith("tpot_s.p95")] for row in rows
+    ]
+    return {
+        "bill USD": [_number(row.get("bill.total_usd"), ",.2f") for row in rows],
+        "SLO": [_percent(min(values, default=None)) for values in attained],
+        "USD/1M tok": [_number(row.get("bill.usd_per_1m_tokens"), ".4g") for row in rows],
+        "TTFT p95 s": [_number(max(values, default=None), ".3g") for values in slowest],
+        "completed": [_number(row.get("requests.completed"), ",d") for row in rows],
+        "TPOT p95 s": [_number(max(values, default=None), ".3g") for values in each_token],
+        "kWh": [_number(row.get("energy.kwh"), ",.4g") for row in rows],
+        "wall s": [_number(row.get("wall_s"), ".3g") for row in rows],
+    }
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _percent(share: float | None) -> str:
+    """A share cut to two digits, not rounded: 100 % is shown only where nothing is missing."""
+    return "-" if share is None else f"{math.floor(round(share * 10_000, 6)) / 100:.2f}%"
+
+
+def _width(name: str, cells: Sequence[str]) -> int:
+    return max(len(text) for text in (name, *cells)) + _GAP

@@ -1,0 +1,109 @@
+"""The one table of a sweep: a row a job with what was swept, how it ended, and the main numbers of its summary."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.results.records import SUMMARY
+from sim.results.spool import connect, quoted
+from sim.studies.jobs import OK, read_plan, read_status
+
+TABLE = "results.parquet"
+# Columns of every sweep, before what was swept; `wall_s` and all of `engine.` depend on the machine.
+FIXED = ("number", "folder", "status", "error", "wall_s")
+# Parts of a summary that go into the table, by the path of each number; the rest is in the job's own summary.json.
+_PARTS = ("requests", "tokens", "latency", "slo", "bill", "energy", "engine")
+_LEFT_OUT = ("bill.by_month.", "bill.by_segment.", "bill.by_category.")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The table of a sweep.
+
+    Parameters
+    ----------
+    file : where it lies. swept : the columns of what was swept. rows : one a job, in order; a number that is not there is left out.
+    """
+
+    file: Path
+    swept: Sequence[str]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def collect(folder: Path) -> Collected:
+    """Write `results.parquet` of a sweep from what its jobs left, and return it; an earlier table is replaced.
+
+    Parameters
+    ----------
+    folder : of the sweep; jobs may have failed or not have run.
+
+    Raises
+    ------
+    InputError : the folder holds no sweep.
+    """
+    plan = read_plan(folder)
+    swept = {key: f"setting.{key}" if key in FIXED else key for job in plan.jobs for key in job.settings}
+    rows = []
+    for job in plan.jobs:
+        status = read_status(folder, job)
+        row = {"folder": job.folder, **{name: status[name] for name in FIXED if name != "folder"}}
+        row |= {swept[key]: _cell(value) for key, value in job.settings.items()}
+        if status["status"] == OK:
+            summary = json.loads((folder / job.folder / SUMMARY).read_text("utf-8"))
+            row |= {path: value for part in _PARTS for path, value in _numbers(summary[part], part)}
+        rows.append(row)
+    file = folder / TABLE
+    _write(file, rows, swept.values())
+    return Collected(file, list(swept.values()), rows)
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) else json.dumps(value)
+
+
+def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{path}.{key}")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and not path.startswith(_LEFT_OUT):
+        yield path, value
+
+
+def _write(file: Path, rows: Sequence[Mapping[str, Any]], swept: Iterator[str] | Any) -> None:
+    """Write rows as Parquet, whole or not at all; a column is of the narrowest type that holds all its values."""
+    columns = list(dict.fromkeys([*FIXED, *swept, *(name for row in rows for name in row)]))
+    types = {name: _type_of([row.get(name) for row in rows]) for name in columns}
+    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    connection = connect()
+    try:
+        declared = ", ".join(f"{_identifier(name)} {kind}" for name, kind in types.items())
+        connection.execute(f"CREATE TABLE results ({declared})")
+        values = [[_as(types[name], row.get(name)) for name in columns] for row in rows]
+        connection.executemany(f"INSERT INTO results VALUES ({', '.join('?' * len(columns))})", values)
+        connection.execute(f"COPY (SELECT * FROM results ORDER BY number) TO {quoted(str(partial))} (FORMAT parquet)")
+    finally:
+        connection.close()
+    partial.replace(file)
+
+
+def _type_of(values: Sequence[Any]) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool} and kinds:
+        return "BOOLEAN"
+    if kinds <= {int} and kinds:
+        return "BIGINT"
+    return "DOUBLE" if kinds <= {int, float} and kinds else "VARCHAR"
+
+
+def _as(kind: str, value: Any) -> Any:
+    return str(value) if kind == "VARCHAR" and value is not None else value
+
+
+def _identifier(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
