@@ -20,6 +20,7 @@ from sim.results.spool import SPOOL_ROWS, Spool, connect, quoted
 from sim.schema import SCHEMA_VERSION, TABLES
 
 SUMMARY, MANIFEST = "summary.json", "manifest.json"
+_FREE = "a new or an empty folder"
 
 
 @dataclass
@@ -99,6 +100,34 @@ def open_run(folder: str | Path) -> RunResult:
     return RunResult(path, summary, manifest)
 
 
+def out_problem(target: str | Path) -> Problem | None:
+    """Return why a result cannot be put at `target`, None where it can; nothing is written.
+
+    Examples
+    --------
+    >>> problem = out_problem(".")
+    >>> problem is not None and problem.path
+    'out'
+    """
+    path = Path(target)
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            return Problem("out", str(target), "exists already and is not an empty folder", _FREE)
+        # The result is renamed into place at the end, and these two would not give way.
+        if path.exists() and (path.samefile(Path.cwd()) or path.is_mount()):
+            return Problem(
+                "out", str(target), "is the current folder or a mount point, and cannot be replaced", "a new folder in it"
+            )
+    except (OSError, ValueError) as error:
+        return _not_writable(target, error)
+    return None
+
+
+def _not_writable(target: str | Path, error: OSError | ValueError) -> Problem:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return Problem("out", str(target), f"cannot be written: {why}", _FREE)
+
+
 class RunWriter:
     """Writes a result folder: everything goes to a sibling folder that is renamed at the end, or removed after an error.
 
@@ -109,7 +138,7 @@ class RunWriter:
 
     Raises
     ------
-    InputError : the target is a file or a folder with something in it.
+    InputError : the target is a file, holds something already, cannot be replaced, or nothing can be written there.
 
     Examples
     --------
@@ -123,8 +152,9 @@ class RunWriter:
 
     def __init__(self, target: str | Path, rows: int = SPOOL_ROWS) -> None:
         self.target = Path(target)
-        if self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir())):
-            raise InputError([Problem("out", str(target), "exists already and is not an empty folder", "a new or an empty folder")])
+        problem = out_problem(target)
+        if problem is not None:
+            raise InputError([problem])
         home = self.target.absolute().parent
         self._made = [folder for folder in (home, *home.parents) if not folder.exists()]
         self._folder = home / f".{self.target.name}.partial-{os.getpid()}"
@@ -137,6 +167,9 @@ class RunWriter:
             self._parts = self._folder / "parts"
             self._parts.mkdir(parents=True)
             self.spool = Spool(self._parts, rows)
+        except (OSError, ValueError) as error:
+            self._remove()
+            raise InputError([_not_writable(target, error)]) from error
         except BaseException:
             self._remove()
             raise

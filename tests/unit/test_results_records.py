@@ -147,6 +147,28 @@ def test_a_folder_with_something_in_it_is_refused_and_untouched(tmp_path: Path) 
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "precious.txt"]
 
 
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (".", tmp_path / "here", "../here"):
+        with pytest.raises(InputError, match="is the current folder or a mount point"):
+            RunWriter(target)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_mount", lambda self: True)
+    with pytest.raises(InputError, match="is the current folder or a mount point"):
+        RunWriter("here")
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+@pytest.mark.parametrize("name", ["file/run", "file/deep/run", "n" * 300, "deep/" + "n" * 250, "null\0byte"])
+def test_where_nothing_can_be_written_is_said_before_the_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match=r"^out = .*cannot be written") as caught:
+        RunWriter(tmp_path / name)
+    assert [problem.path for problem in caught.value.problems] == ["out"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert small_run(tmp_path / "run").summary == {"requests": {"arrived": 71}}
