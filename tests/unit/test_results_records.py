@@ -203,6 +203,19 @@ def test_what_is_not_a_run_is_said_to_be_none(tmp_path: Path) -> None:
         result.table("ledgers")
 
 
+@pytest.mark.parametrize("end", ["", ";", " ; \n", " -- the account's rows"])
+def test_a_query_may_end_as_people_end_them(tmp_path: Path, end: str) -> None:
+    assert small_run(tmp_path / "run").sql(f"SELECT count(*) AS n FROM ledger{end}")["n"].tolist() == [3]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\u00e9"])
+def test_a_damaged_summary_is_bad_input(tmp_path: Path, content: str) -> None:
+    result = small_run(tmp_path / "run")
+    (result.folder / "summary.json").write_text(content, "latin-1")
+    with pytest.raises(InputError, match=r"summary.json.*is damaged"):
+        open_run(result.folder)
+
+
 def test_windows_carry_the_cost_of_their_streams(tmp_path: Path) -> None:
     result = small_run(tmp_path / "run")
     windows = result.table("windows")
