@@ -59,8 +59,8 @@ def show_catalog(what: str | None, name: str | None, overlay: str | None, consol
 def _show_kinds(catalog: Catalog, console: Console) -> None:
     table = Table("kind", "rows", "for instance", box=box.SIMPLE)
     for kind in KINDS:
-        names = [str(row["name"]) for row in catalog.rows(kind)]
-        table.add_row(kind, str(len(names)), escape(", ".join(names[:3])))
+        rows = [str(row["name"]) for row in catalog.rows(kind)]
+        table.add_row(kind, str(len(rows)), escape(", ".join(rows[:3])))
     import_choices()
     table.add_row(POLICIES, str(sum(len(names(group)) for group in groups())), ", ".join(groups()))
     console.print(table)

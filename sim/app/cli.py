@@ -235,11 +235,9 @@ def _init(arguments: Arguments) -> int:
     wanted = read_init([word for word in arguments.words if "=" in word])
     found = sized(wanted, file.stem)
     write_new(file, scenario_text(found, wanted), force=arguments.force)
-    deployment, fleet = found.scenario.deployments["main"], found.report.fleets[0]
-    print(
-        f"wrote {file}: {fleet.most_replicas} replicas of {deployment.model} on {deployment.accelerators} accelerators each, "
-        f"{found.usd_per_hour:,.2f} USD/h\n  billcast run --config-dir {file.parent.parent} scenario={file.stem}"
-    )
+    deployment, [fleet] = found.scenario.deployments["main"], found.report.fleets
+    print(f"wrote {file}: {fleet.most_replicas} x {deployment.model} on {wanted.instance}, {found.usd_per_hour:,.2f} USD/h")
+    print(f"  billcast run --config-dir {file.parent.parent} scenario={file.stem}")
     return OK
 
 

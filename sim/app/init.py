@@ -14,6 +14,7 @@ from sim.app.sheet import CapacityReport, capacity_report
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import InstanceType
 from sim.errors import InputError, Problem, Problems
+from sim.perf.capacity import CapacitySheet
 from sim.perf.steptime import TENSOR_PARALLEL
 from sim.registry import registered
 from sim.scenario import Deployment, Pool, Scenario, Service, Slo
@@ -29,7 +30,9 @@ MOST_USE = 0.7
 SIZES = ((256, 8192), (64, 2048), (16, 512))
 STAGES = (1, 2, 4)
 SIZING_HORIZON = "7d"
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+# What the command line would read as something other than a text.
+_WORDS = ("null", "true", "false", "nan", "inf")
 
 
 @dataclass
@@ -69,6 +72,16 @@ class Sized:
     usd_per_hour: float
 
 
+@dataclass(frozen=True)
+class _Split:
+    """One way in which a model fits machines, with one replica; None without replicas where it misses the targets."""
+
+    scenario: Scenario
+    report: CapacityReport
+    replicas: int | None
+    usd_per_hour: float
+
+
 def init_file(target: str) -> Path:
     """Return the file to write: a bare name goes into the folder `scenario`, where `--config-dir .` finds it.
 
@@ -89,8 +102,8 @@ def init_file(target: str) -> Path:
     problems = Problems()
     there = path.parent.name == FOLDER
     problems.check(there, "FILE", target, f"a scenario must lie in a folder called {FOLDER}", f"{FOLDER}/{path.name}")
-    valid = _FILE_NAME.fullmatch(path.stem) is not None
-    problems.check(valid, "FILE", target, "cannot be the name of a scenario", "letters, digits, '_', '-', '.'")
+    valid = _FILE_NAME.fullmatch(path.stem) is not None and path.stem.lower() not in _WORDS
+    problems.check(valid, "FILE", target, "cannot be the name of a scenario", "a letter, then letters, digits, '_' and '-'")
     problems.raise_if_any()
     return path
 
@@ -136,11 +149,31 @@ def sized(wanted: Init, name: str) -> Sized:
     _check_horizon(wanted.horizon, problems)
     problems.raise_if_any()
     assert instance is not None
-    fitting = list(_fitting(wanted, name, instance, catalog))
-    found = [fleet for fleet in fitting if _within_targets(fleet, wanted)]
-    if not found:
-        raise InputError([_out_of_reach(fitting, wanted)])
-    return min(found, key=lambda fleet: fleet.usd_per_hour)
+    best = _best(wanted, name, instance, catalog)
+    assert best.replicas is not None
+    best.scenario.deployments["main"].autoscaler = registered("autoscaler", "static")(replicas=best.replicas)
+    return Sized(best.scenario, capacity_report(best.scenario), best.usd_per_hour)
+
+
+def _best(wanted: Init, name: str, instance: InstanceType, catalog: Catalog) -> _Split:
+    """Return the cheapest split within the targets; smaller engine sizes and gangs are for what fits no other way."""
+    seen: list[_Split] = []
+    first: InputError | None = None
+    for group in _splits(instance):
+        for settings in group:
+            scenario = _scenario(wanted, name, settings, _pool(wanted, instance))
+            try:
+                check(scenario, catalog)
+            except InputError as error:
+                first = first or error
+            else:
+                seen.append(_split(scenario, wanted))
+        within = [split for split in seen if split.replicas is not None]
+        if within:
+            return min(within, key=lambda split: split.usd_per_hour)
+    if not seen and first is not None:
+        raise first
+    raise InputError([_out_of_reach(seen, wanted)])
 
 
 def _check_horizon(horizon: str, problems: Problems) -> None:
@@ -151,44 +184,29 @@ def _check_horizon(horizon: str, problems: Problems) -> None:
     problems.check(fine, "horizon", horizon, "is not a duration above 0", "for instance 90s, 12h or 7d")
 
 
-def _fitting(wanted: Init, name: str, instance: InstanceType, catalog: Catalog) -> Iterator[Sized]:
-    """Yield a sized fleet for every way in which the model fits the machines; raises what is wrong where there is none."""
-    first: InputError | None = None
-    fits = False
-    for settings in _splits(instance):
-        pool = _pool(wanted, instance)
-        scenario = _scenario(wanted, name, settings, pool)
-        try:
-            check(scenario, catalog)
-        except InputError as error:
-            first = first or error
-            continue
-        fits = True
-        sheet = capacity_report(scenario).kinds[0].sheet
-        if sheet is None:
-            continue
-        peak_per_s = capacity_report(scenario).fleets[0].peak_rate_per_s or wanted.rate_per_s
-        replicas = max(math.ceil(peak_per_s / (MOST_USE * sheet.requests_per_s)), 1) if sheet.requests_per_s else 1
-        scenario.deployments["main"].autoscaler = registered("autoscaler", "static")(replicas=replicas)
-        report = capacity_report(scenario)
-        machines = math.ceil(replicas * report.kinds[0].nodes)
-        yield Sized(scenario, report, machines * report.pools[0].usd_per_hour)
-    if not fits and first is not None:
-        raise first
+def _split(scenario: Scenario, wanted: Init) -> _Split:
+    report = capacity_report(scenario)
+    kind, peak_per_s = report.kinds[0], report.fleets[0].peak_rate_per_s or wanted.rate_per_s
+    if kind.sheet is None or not _within_targets(kind.sheet, report, wanted):
+        return _Split(scenario, report, None, 0.0)
+    replicas = max(math.ceil(peak_per_s / (MOST_USE * kind.sheet.requests_per_s)), 1)
+    return _Split(scenario, report, replicas, math.ceil(replicas * kind.nodes) * report.pools[0].usd_per_hour)
 
 
-def _splits(instance: InstanceType) -> Iterator[dict[str, int]]:
-    """Yield parallelism and engine sizes: the largest sizes first, gangs of machines only for splits over all of one."""
+def _splits(instance: InstanceType) -> Iterator[list[dict[str, int]]]:
+    """Yield groups of splits, those to be tried first: all of one machine or less, then gangs of machines; then smaller sizes."""
     degrees = [degree for degree in TENSOR_PARALLEL if degree <= instance.accelerators]
     for seats, budget in SIZES:
         for stages in STAGES:
-            for degree in degrees if stages == 1 else degrees[-1:]:
-                yield {
+            yield [
+                {
                     "tensor_parallel": degree,
                     "pipeline_parallel": stages,
                     "max_num_seqs": seats,
                     "max_num_batched_tokens": budget,
                 }
+                for degree in (degrees if stages == 1 else degrees[-1:])
+            ]
 
 
 def _pool(wanted: Init, instance: InstanceType) -> Pool:
@@ -209,16 +227,13 @@ def _scenario(wanted: Init, name: str, settings: Mapping[str, int], pool: Pool) 
     )
 
 
-def _within_targets(fleet: Sized, wanted: Init) -> bool:
-    sheet = fleet.report.kinds[0].sheet
-    if sheet is None or fleet.report.warnings:
-        return False
-    whole_s = sheet.prefill_s + sheet.tpot_s * (fleet.report.loads["chat"].output_tokens or 0.0)
+def _within_targets(sheet: CapacitySheet, report: CapacityReport, wanted: Init) -> bool:
+    whole_s = sheet.prefill_s + sheet.tpot_s * (report.loads["chat"].output_tokens or 0.0)
     return sheet.batch > 0 and sheet.prefill_s <= wanted.ttft_s and (wanted.e2e_s is None or whole_s <= wanted.e2e_s)
 
 
-def _out_of_reach(fitting: list[Sized], wanted: Init) -> Problem:
-    sheets = [fleet.report.kinds[0].sheet for fleet in fitting]
+def _out_of_reach(seen: list[_Split], wanted: Init) -> Problem:
+    sheets = [split.report.kinds[0].sheet for split in seen]
     known = [sheet for sheet in sheets if sheet is not None]
     if not known:
         return Problem("model", wanted.model, f"leaves no room for a mean request on {wanted.instance}", "a larger instance")

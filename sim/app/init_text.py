@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from sim.app.init import MOST_USE, Sized, Init
-
+from sim.app.init import MOST_USE, Init, Sized
 
 # What YAML would read as something other than a text.
 _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
@@ -70,8 +69,8 @@ deployments:
     pipeline_parallel: {deployment.pipeline_parallel}
     max_num_seqs: {deployment.max_num_seqs}                        # seats of a step
     max_num_batched_tokens: {deployment.max_num_batched_tokens}             # tokens of a step
-    # One replica serves about {sheet.requests_per_s:.3g} requests/s within the TPOT target: {replicas} are {use:.0%} busy at the peak
-    # of the week (at most {MOST_USE:.0%} was asked for).
+    # One replica serves about {sheet.requests_per_s:.3g} requests/s within the TPOT target: {replicas} are {use:.0%} busy at the
+    # peak of the week (at most {MOST_USE:.0%} was asked for).
     autoscaler: {{replicas: {replicas}}}
     pools: [machines]
 

@@ -69,7 +69,11 @@ def _walk_fields(value: Any, default: Any, path: str, sources: Mapping[str, str]
     defaults = default if type(default) is type(value) else _fresh(value)
     for item in fields(value):
         other = _default_of(item) if defaults is None else getattr(defaults, item.name)
-        yield from _walk(getattr(value, item.name), other, _join(path, item.name), sources)
+        where, mine = _join(path, item.name), getattr(value, item.name)
+        # A group of which one value is set takes its others from its own class, not from whoever holds it.
+        if is_dataclass(mine) and any(source.startswith(f"{where}.") for source in sources):
+            other = other if hasattr(mine, "choice_name") else _fresh(mine)
+        yield from _walk(mine, other, where, sources)
 
 
 def _fresh(value: Any) -> Any:
