@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sim.dataplane.engine import UNLIMITED, DataPlane, PlaneConfig, ReplicaSpec, StreamRules
 from sim.dataplane.reference import ReferencePlane
 from sim.domain.traffic import RequestBlock, Source, Stream
+from sim.errors import InputError, Problems
 from sim.perf.steptime import StepModel
 from sim.rng import StreamKey
-from sim.scenario.model import Service
+from sim.scenario.model import Scenario, Service
 from sim.scenario.resolve import ReplicaKind, Resolved
 from sim.units import NS_PER_S
 from sim.workload.stream import merge, merge_clients
@@ -76,10 +77,30 @@ def build_world(resolved: Resolved) -> World:
     InputError : an input file that cannot be read as configured.
     """
     world = World(resolved)
-    scenario = resolved.scenario
-    for services in scenario.planes():
+    _open_sources(world)
+    for services in resolved.scenario.planes():
         _build_plane(world, services)
     return world
+
+
+def _open_sources(world: World) -> None:
+    """Open the workload of every service; what is wrong with any of them is raised together, by full path."""
+    scenario = world.resolved.scenario
+    problems = Problems()
+    for name, service in scenario.services.items():
+        try:
+            world.sources[name] = service.workload.open(_key(scenario, name), scenario.start_instant, scenario.horizon_ns)
+        except InputError as error:
+            # A setting gets its full path; a place in a file (path, line and column) has one already.
+            path = f"services.{name}.workload."
+            problems.found += [
+                replace(problem, path=path + problem.path) if problem.path.isidentifier() else problem for problem in error.problems
+            ]
+    problems.raise_if_any()
+
+
+def _key(scenario: Scenario, service: str) -> StreamKey:
+    return StreamKey(scenario.seed, scenario.replication, "workload", service)
 
 
 def _build_plane(world: World, services: list[str]) -> None:
@@ -91,11 +112,9 @@ def _build_plane(world: World, services: list[str]) -> None:
     numbers_of: dict[str, frozenset[int]] = {}
     for queue, name in enumerate(services):
         service = scenario.services[name]
-        key = StreamKey(scenario.seed, scenario.replication, "workload", name)
-        source = service.workload.open(key, scenario.start_instant, scenario.horizon_ns)
-        world.sources[name] = source
+        source = world.sources[name]
         sources.append((len(streams), source))
-        keys.append(key)
+        keys.append(_key(scenario, name))
         numbers_of[name] = frozenset(range(len(streams), len(streams) + len(source.segments)))
         for segment in source.segments:
             stream = Stream(len(world.streams), name, segment, service.priority)

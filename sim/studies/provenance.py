@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import platform
 import resource
 import subprocess
@@ -10,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import sim
+from sim.control.world import World
 from sim.schema import SCHEMA_VERSION
 
 PACKAGES = ("simpy", "numpy", "scipy", "numba", "duckdb", "hydra-core", "tzdata")
@@ -58,6 +61,21 @@ def peak_rss_mb() -> float:
     """Return the peak resident memory of this process in MB (1e6 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def input_hashes(world: World) -> dict[str, str]:
+    """Return path -> sha256 of every file a run depends on beside billcast: traces, a catalog overlay, plug-ins."""
+    scenario = world.resolved.scenario
+    hashes = {path: digest for source in world.sources.values() for path, digest in source.inputs.items()}
+    files = {scenario.catalog} if scenario.catalog else set()
+    choices: list[object] = [choice for service in scenario.services.values() for choice in (service.workload, service.router)]
+    choices += [item for deployment in scenario.deployments.values() for item in (deployment.autoscaler, deployment.placement)]
+    for choice in choices:
+        if not type(choice).__module__.startswith("sim."):
+            files.add(inspect.getsourcefile(type(choice)) or "")
+    for path in files - {""}:
+        hashes[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return dict(sorted(hashes.items()))
 
 
 def provenance() -> dict[str, object]:

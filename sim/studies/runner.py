@@ -14,7 +14,7 @@ from sim.results.records import RunResult, RunWriter
 from sim.scenario.check import check
 from sim.scenario.model import Scenario
 from sim.scenario.resolve import ReplicaKind, Resolved, ResolvedPool, resolve
-from sim.studies.provenance import peak_rss_mb, provenance
+from sim.studies.provenance import input_hashes, peak_rss_mb, provenance
 
 
 def default_folder(scenario: Scenario) -> Path:
@@ -80,7 +80,7 @@ def _manifest(world: World, wall_s: float) -> dict[str, object]:
         "scenario_hash": scenario.digest(),
         "seed": scenario.seed,
         "replication": scenario.replication,
-        "inputs": {path: digest for source in world.sources.values() for path, digest in sorted(source.inputs.items())},
+        "inputs": input_hashes(world),
         "bad_rows": {name: source.bad_rows for name, source in world.sources.items()},
         "step_models": {f"{deployment} on {pool}": _step_model(kind) for (deployment, pool), kind in world.resolved.kinds.items()},
         "spot_markets": {name: _spot_market(world.resolved, pool) for name, pool in world.resolved.pools.items() if pool.is_spot},
