@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -97,8 +98,8 @@ def test_the_policies_of_the_how_to_run(tmp_path, monkeypatch, capsys):
 def test_the_output_in_the_readme_is_replaced_whole():
     made = runpy.run_path(str(ROOT / "docs" / "readme_output.py"))
     text = (ROOT / "README.md").read_text("utf-8")
-    once = made["with_output"](text, "TOTAL   1.00  \n")
+    once = made["with_output"](text, "TOTAL   1.00  \n", date(2026, 11, 23))
     assert "```text\nTOTAL   1.00\n```" in once
-    assert made["with_output"](once, "TOTAL   1.00\n") == once
+    assert made["with_output"](once, "TOTAL   1.00\n", date(2026, 11, 23)) == once
     assert once.startswith("# billcast")
     assert once.rstrip().endswith("Apache-2.0.")
