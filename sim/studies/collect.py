@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Collected:
 
     Parameters
     ----------
-    file : where it lies. swept : the columns of what was swept. rows : one a job, in order; a number that is not there is left out.
+    file : where it lies. swept : the columns of what was swept. rows : one a job, in order.
     """
 
     file: Path
@@ -57,24 +57,33 @@ def collect(folder: Path) -> Collected:
             summary = json.loads((folder / job.folder / SUMMARY).read_text("utf-8"))
             row |= {path: value for part in _PARTS for path, value in _numbers(summary[part], part)}
         rows.append(row)
+    _fill_shares(rows)
     file = folder / TABLE
     _write(file, rows, swept.values())
     return Collected(file, list(swept.values()), rows)
+
+
+def _fill_shares(rows: Sequence[dict[str, Any]]) -> None:
+    """A part of a bill that another job has and this one does not is no money, not unknown."""
+    parts = {name for row in rows for name in row if name.startswith("bill.by_")}
+    for row in rows:
+        if row["status"] == OK:
+            row |= dict.fromkeys(sorted(parts - row.keys()), 0.0)
 
 
 def _cell(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool) else json.dumps(value)
 
 
-def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
+def _numbers(value: Any, path: str) -> Iterator[tuple[str, float | None]]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _numbers(item, f"{path}.{key}")
-    elif isinstance(value, int | float) and not isinstance(value, bool) and not path.startswith(_LEFT_OUT):
+    elif (value is None or isinstance(value, int | float)) and not isinstance(value, bool) and not path.startswith(_LEFT_OUT):
         yield path, value
 
 
-def _write(file: Path, rows: Sequence[Mapping[str, Any]], swept: Iterator[str] | Any) -> None:
+def _write(file: Path, rows: Sequence[Mapping[str, Any]], swept: Iterable[str]) -> None:
     """Write rows as Parquet, whole or not at all; a column is of the narrowest type that holds all its values."""
     columns = list(dict.fromkeys([*FIXED, *swept, *(name for row in rows for name in row)]))
     types = {name: _type_of([row.get(name) for row in rows]) for name in columns}
@@ -93,11 +102,10 @@ def _write(file: Path, rows: Sequence[Mapping[str, Any]], swept: Iterator[str] |
 
 def _type_of(values: Sequence[Any]) -> str:
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {bool} and kinds:
-        return "BOOLEAN"
-    if kinds <= {int} and kinds:
-        return "BIGINT"
-    return "DOUBLE" if kinds <= {int, float} and kinds else "VARCHAR"
+    for kind, name in ((bool, "BOOLEAN"), (int, "BIGINT")):
+        if kinds == {kind}:
+            return name
+    return "DOUBLE" if kinds <= {int, float} else "VARCHAR"
 
 
 def _as(kind: str, value: Any) -> Any:
