@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import sim
+from sim import open_run
 from sim.app.cli import COMMANDS, main
 from sim.app.conf import read_scenario
 from sim.app.plugins import load_plugin
+from sim.app.sweep import read_sweep
 
 ROOT = Path(sim.__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
@@ -53,7 +55,7 @@ def test_there_are_commands_to_check():
 def test_commands_of_the_documents_are_valid(page, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words[0] in COMMANDS, page
-    if words[0] not in ("run", "validate"):
+    if words[0] not in ("run", "validate", "show", "sweep", "init"):
         return
     (tmp_path / "TRACE.csv.gz").touch()
     (tmp_path / "mine" / "scenario").mkdir(parents=True)
@@ -62,8 +64,16 @@ def test_commands_of_the_documents_are_valid(page, words, tmp_path, monkeypatch)
     settings = [word for word in words[1:] if "=" in word]
     if "--plugin" in words:
         _example(0, "docs_night_owl.py", tmp_path)
+    if words[0] == "init":
+        assert main(words) == 0
+        return
+    if "scenario=chat" in words:  # what the page's own `init` has written
+        assert main(["init", "chat"]) == 0
     folder = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
-    assert read_scenario(overrides=settings, config_dir=folder).problems.found == []
+    if words[0] == "sweep":
+        assert len(read_sweep(settings, folder).scenarios) > 1
+    else:
+        assert read_scenario(overrides=settings, config_dir=folder).problems.found == []
 
 
 def _example(number: int, name: str, folder: Path) -> None:
@@ -93,6 +103,29 @@ def test_the_policies_of_the_how_to_run(tmp_path, monkeypatch, capsys):
     refused = main(["validate", *settings, "night=-1"])
     assert refused == 2
     assert "deployments.llama_70b.autoscaler.night = -1" in capsys.readouterr().err
+
+
+def test_the_policy_in_ten_lines_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _example(2, "docs_short_owl.py", tmp_path)
+    assert len((tmp_path / "docs_short_owl.py").read_text("utf-8").strip().splitlines()) <= 13
+    settings = ["scenario=peer_w3", "horizon=7h", "rate_per_s=0.001", "autoscaler=short_owl", "replicas=2", "night=1"]
+    assert main(["run", *settings, "out=result"]) == 0
+    capsys.readouterr()
+    decisions = open_run(tmp_path / "result").table("decisions")
+    assert "day" in decisions["reason"].tolist()
+
+
+def test_the_table_of_the_sweep_page_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs/how-to/sweep.md"
+    words = next(words for name, words in _commands() if name == page.name and "out=outputs/routers" in words)
+    short = [word.replace("horizon=2h", "horizon=10s").replace("rate_per_s=10,20,40", "rate_per_s=1,2") for word in words]
+    assert main(short) == 0
+    (tmp_path / "block.py").write_text(_blocks(page, "python")[0], "utf-8")
+    capsys.readouterr()
+    runpy.run_path(str(tmp_path / "block.py"))
+    assert capsys.readouterr().out.count("power_of_two") == 2
 
 
 def test_the_output_in_the_readme_is_replaced_whole():
