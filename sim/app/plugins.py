@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -31,14 +32,14 @@ def load_plugin(file: str | Path) -> None:
 
     Parameters
     ----------
-    file : path of the file; its module is called `billcast_plugin_<name>`.
+    file : path of the file; two of one name in two folders are two.
 
     Raises
     ------
     InputError : no such file, or it raises when it is imported.
     """
-    path = Path(file)
-    name = f"billcast_plugin_{path.stem}"
+    path = Path(file).resolve()
+    name = f"billcast_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)

@@ -16,8 +16,10 @@ import pytest
 
 from sim import open_run
 from sim.app.cli import main
+from sim.app.plugins import load_plugins
 from sim.app.sweep import MOST_JOBS, read_sweep
 from sim.errors import InputError
+from sim.registry import names
 from sim.studies.collect import TABLE, collect
 from sim.studies.jobs import ERROR, STATUS, read_plan, run_job
 
@@ -69,8 +71,8 @@ def _table(folder: str | Path) -> list[dict[str, Any]]:
     """Return the rows of a sweep's table without what depends on the machine."""
     connection = duckdb.connect()
     found = connection.execute(f"SELECT * FROM read_parquet('{folder}/{TABLE}')")
-    names = [column[0] for column in found.description]
-    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    columns = [column[0] for column in found.description]
+    rows = [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
     connection.close()
     timed = ("wall_s", "engine.")
     return [{key: value for key, value in row.items() if not key.startswith(timed)} for row in rows]
@@ -157,8 +159,8 @@ def test_a_sweep_leaves_a_folder_a_job_and_one_table(capsys, tmp_path):
     assert all(len(line) <= 80 for line in captured.out.splitlines())
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
     jobs = read_plan(tmp_path / "all").jobs
-    names = {path.name for path in (tmp_path / "all").iterdir()}
-    assert names == {"sweep.json", "scenarios.jsonl", TABLE, *(job.folder for job in jobs)}
+    found = {path.name for path in (tmp_path / "all").iterdir()}
+    assert found == {"sweep.json", "scenarios.jsonl", TABLE, *(job.folder for job in jobs)}
     rows = _table("all")
     assert [(row["number"], row["seed"], row["router"], row["status"]) for row in rows] == [
         (0, 1, "random", "ok"), (1, 1, "least_kv", "ok"), (2, 2, "random", "ok"), (3, 2, "least_kv", "ok")
@@ -224,6 +226,15 @@ def test_a_sweep_in_which_nothing_completes_has_the_same_columns():
     columns = [[name for name in rows[0] if not name.startswith("bill.by_use")] for rows in (some, none)]
     assert columns[0] == columns[1]
     assert none[0]["latency.chat.ttft_s.p95"] is None
+
+
+def test_plugins_of_one_name_in_two_folders_are_two(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(ROUTER.format(name=f"weighed_in_{folder}"))
+    files = [str(tmp_path / folder / "mine.py") for folder in ("a", "b")]
+    load_plugins([*files, files[0]])
+    assert {"weighed_in_a", "weighed_in_b"} <= set(names("router"))
 
 
 def test_collect_makes_the_table_again_and_says_what_did_not_run(capsys, tmp_path):
