@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sim.dataplane.engine import UNLIMITED, DataPlane, PlaneConfig, ReplicaSpec, StreamRules
@@ -17,7 +17,19 @@ from sim.scenario.resolve import ReplicaKind, Resolved
 from sim.units import NS_PER_S
 from sim.workload.stream import merge, merge_clients
 
-ENGINES: dict[str, type[DataPlane]] = {"reference": ReferencePlane}
+
+def _reference() -> type[DataPlane]:
+    return ReferencePlane
+
+
+def _compiled() -> type[DataPlane]:
+    # Imported only when it is used: it loads numba, and compiles itself the first time ever.
+    from sim.dataplane.compiled import CompiledPlane
+
+    return CompiledPlane
+
+
+ENGINES: dict[str, Callable[[], type[DataPlane]]] = {"reference": _reference, "compiled": _compiled}
 NEVER_NS = (1 << 63) - 1
 
 
@@ -143,7 +155,7 @@ def _build_plane(world: World, services: list[str]) -> None:
         records=scenario.records_every,
     )
     arrivals = world.timed(merge(sources, keys))
-    engine = ENGINES[scenario.engine](config, arrivals, merge_clients(sources, keys))
+    engine = ENGINES[scenario.engine]()(config, arrivals, merge_clients(sources, keys))
     plane = Plane(len(world.planes), engine, config, services, streams, spec_numbers, accepted)
     world.planes.append(plane)
     world.plane_of.update(dict.fromkeys(accepted, plane.number))

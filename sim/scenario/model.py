@@ -15,7 +15,7 @@ from sim.policies.routers import LeastOutstanding, Router
 from sim.units import duration_ns, instant
 from sim.workload.base import Workload
 
-ENGINES = ("reference",)
+ENGINES = ("reference", "compiled")
 PURCHASE_OPTIONS = ("on_demand", "spot")
 FAILURES = ("crash", "no_capacity")
 
@@ -225,7 +225,7 @@ class Scenario:
     ----------
     start : calendar instant, ISO 8601. horizon : simulated time. warmup : excluded from summaries and SLOs, not from the bill.
     window : reporting interval. seed, replication : name the random streams.
-    engine : "reference". records : "none", "all", or "sample:1000" for one request in a thousand.
+    engine : "reference" or "compiled". records : "none", "all", or "sample:1000" for one request in a thousand.
     catalog : path of a user's catalog overlay, or "".
     out : result folder; "" chooses `outputs/<name>/<time>-<hash>`.
     """

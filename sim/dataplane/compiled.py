@@ -1,0 +1,507 @@
+"""The compiled data plane: the contract of `engine.py` around the kernel, equal to the reference on every integer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.dataplane import kernel, layout
+from sim.dataplane import kernel_accounts as accounts
+from sim.dataplane import kernel_batching as batching
+from sim.dataplane import kernel_layout as k
+from sim.dataplane import kernel_parts as parts
+from sim.dataplane import kernel_steps as steps
+from sim.dataplane.engine import DataPlane, Hit, IntArray, PlaneConfig, ReplicaTotals, View, Watch
+from sim.dataplane.memory import Memory
+from sim.domain.traffic import BLOCK_DTYPES, ClosedClients, RequestBlock
+from sim.perf.steptime import FRACTION_BITS, ONE_NS_FX
+from sim.units import NS_PER_S, NS_PER_US
+
+ROW_COLUMNS = (
+    "arrival_ns",
+    "prompt_tokens",
+    "output_tokens",
+    "stream",
+    "session",
+    "turn",
+    "prefix",
+    "prefix_tokens",
+    "deadline_ns",
+    "tag",
+)
+
+
+def _columns(block: RequestBlock) -> tuple[npt.NDArray[Any], ...]:
+    """The columns of a block as the kernel wants them: contiguous, writeable, the random word as a signed integer."""
+    columns = []
+    for name in BLOCK_DTYPES:
+        column = np.require(getattr(block, name), requirements=["C", "W", "A"])
+        columns.append(column.view(np.int64) if name == "tag" else column)
+    return tuple(columns)
+
+
+class CompiledPlane(DataPlane):
+    """The Numba engine: it jumps over decode steps in closed form."""
+
+    def __init__(self, config: PlaneConfig, arrivals: Iterable[RequestBlock], clients: ClosedClients | None = None) -> None:
+        self.config, self.clients = config, clients
+        self.memory = Memory(config, clients.clients if clients else 0)
+        self.index_of: dict[int, int] = {}
+        self.hits: deque[Hit] = deque()
+        self.retired: list[ReplicaTotals] = []
+        self.replicas_added = self.draining = 0
+        self._records: list[IntArray] = []
+        self._nothing = np.zeros(0, np.int64)
+        self._blocks = iter(arrivals)
+        self._block = _columns(RequestBlock.of(arrival_ns=()))
+        self._client_rows = [self._rows_of(client) for client in range(self.memory.clients)]
+        for client in range(self.memory.clients):
+            self._feed_client(client, config.start_ns)
+
+    # Feeding the kernel
+
+    def _rows_of(self, client: int) -> Iterator[IntArray]:
+        """Rows of a client, a few at a time."""
+        assert self.clients is not None
+        number = 0
+        while len(block := self.clients.rows(client, number)):
+            columns = [getattr(block, name) for name in ROW_COLUMNS]
+            rows = np.stack(
+                [column.view(np.int64) if column.dtype == np.uint64 else column.astype(np.int64) for column in columns], 1
+            )
+            for at in range(0, len(rows), k.ROWS_AT_HAND):
+                yield rows[at : at + k.ROWS_AT_HAND]
+            number += 1
+
+    def _feed_client(self, client: int, from_ns: int) -> None:
+        rows = next(self._client_rows[client], None)
+        if rows is None:
+            return
+        m = self.memory.m
+        at = int(m[k.CLIENTS_AT]) + client * k.CLIENT_WIDTH
+        m[at + k.C_NEXT], m[at + k.C_COUNT] = 0, len(rows)
+        m[at + k.C_ROWS : at + k.C_ROWS + rows.size] = rows.ravel()
+        accounts.schedule_client(m, client, from_ns, int(m[k.CLIENT_LEAVES]))
+
+    def _feed_clients(self) -> None:
+        m = self.memory.m
+        pending = self.memory.region(k.PENDING_CLIENTS_AT)[: int(m[k.PENDING_CLIENTS]) * k.PENDING_WIDTH].copy()
+        m[k.PENDING_CLIENTS] = 0
+        for client, from_ns in pending.reshape(-1, k.PENDING_WIDTH).tolist():
+            self._feed_client(client, from_ns)
+
+    def _next_block(self) -> None:
+        for block in self._blocks:
+            if len(block):
+                self._block = _columns(block)
+                self.memory.m[k.NEXT_ARRIVAL] = 0
+                return
+        self.memory.m[k.LAST_BLOCK] = 1
+
+    def _call(self, redispatched: IntArray, until_ns: int) -> int:
+        """Let the kernel work until it has reached its end or a watch fires, giving it what it asks for."""
+        memory = self.memory
+        while True:
+            reason: int = kernel.advance(memory.m, memory.f, redispatched, until_ns, *self._block)
+            if reason == k.REACHED or reason == k.HIT:
+                return reason
+            if reason == k.NEEDS_ARRIVALS:
+                self._next_block()
+            elif reason == k.NEEDS_ROWS:
+                self._feed_clients()
+            elif reason == k.NEEDS_SLOTS:
+                memory.grow(slots=2)
+            elif reason == k.NEEDS_HEAP:
+                memory.grow(heap=2)
+            elif reason == k.NEEDS_RECORDS:
+                self._keep_records()
+            else:
+                self._ask_router()
+
+    def _keep_records(self) -> None:
+        m = self.memory.m
+        if m[k.RECORDS]:
+            self._records.append(self.memory.region(k.RECORDS_AT)[: int(m[k.RECORDS]) * k.RECORD_WIDTH].copy())
+            m[k.RECORDS] = 0
+
+    def _ask_router(self) -> None:
+        """Score the candidates for the undecided request with a router of Python."""
+        m, router = self.memory.m, self.config.router
+        q, params = parts.slot_at(m, m[k.UNDECIDED]), router.params()
+        scores = []
+        for index in range(int(m[k.REPLICAS_USED])):
+            r = self._row(index)
+            if kernel.is_candidate(m, r, q):
+                spec, outstanding, running = (
+                    self.config.specs[m[r + k.R_SPEC]],
+                    int(m[r + k.R_OUTSTANDING]),
+                    int(m[r + k.R_RUNNING]),
+                )
+                reserved = int(m[r + k.R_RESERVED])
+                features = (outstanding, outstanding - running, running, reserved, spec.kv_tokens, spec.seats, spec.weight)
+                scores.append((round(router.score(features, params), 9), index))
+        m[k.CHOICE] = min(scores)[1]
+
+    # Time
+
+    @property
+    def now_ns(self) -> int:
+        return int(self.memory.m[k.NOW_NS])
+
+    def peek_ns(self) -> int:
+        memory = self.memory
+        while memory.m[k.NEXT_ARRIVAL] == len(self._block[0]) and not memory.m[k.LAST_BLOCK]:
+            self._next_block()
+        self._feed_clients()
+        m, row = memory.m, int(memory.m[k.NEXT_ARRIVAL])
+        times = [m[m[k.WAKES_AT] + 1], m[k.TIMER_NS]]
+        if row < len(self._block[0]):
+            times.append(self._block[0][row])
+        if memory.clients:
+            times.append(m[m[k.CLIENT_TIMES_AT] + 1])
+        least = int(min(times))
+        if least == layout.NEVER_NS and m[k.STALE_NS] > m[k.NOW_NS]:
+            return int(m[k.STALE_NS])
+        return least
+
+    @property
+    def may_stop(self) -> bool:
+        return bool(self.hits or self.draining or self.memory.m[k.WATCHES])
+
+    def advance(self, until_ns: int) -> Hit | None:
+        if not self.hits and self._call(self._nothing, until_ns) == k.HIT:
+            self._take_hits()
+        return self.hits.popleft() if self.hits else None
+
+    def _take_hits(self) -> None:
+        m = self.memory.m
+        hits = self.memory.region(k.HITS_AT)[: int(m[k.HITS]) * k.HIT_WIDTH].reshape(-1, k.HIT_WIDTH).tolist()
+        m[k.HITS] = 0
+        for time_ns, reason, subject in hits:
+            if reason == Watch.DRAINED:
+                self.draining -= 1
+                self._retire(subject)
+            self.hits.append(Hit(time_ns, Watch(reason), subject))
+
+    # What control may do
+
+    def _row(self, index: int) -> int:
+        return int(self.memory.m[k.REPLICAS_AT]) + index * self.memory.replica_width
+
+    def _at(self, t_ns: int) -> None:
+        if t_ns != self.now_ns:
+            raise ValueError(f"control acts at {t_ns} ns, but the engine has been advanced to {self.now_ns} ns")
+        self._keep_records()
+
+    def _look_around(self) -> None:
+        """After a control action: take hits, feed clients, and let the kernel see that queues may have changed."""
+        self.memory.m[k.QUEUE_CHANGED] = 1
+        self._take_hits()
+        self._feed_clients()
+
+    def add_replica(self, t_ns: int, spec: int) -> int:
+        self._at(t_ns)
+        memory = self.memory
+        taken = memory.rows()[:, k.R_NUMBER] != k.NONE
+        if taken.all():
+            memory.grow(replicas=2)
+            index = len(taken)
+        else:
+            index = int(np.argmin(taken))
+        number = self.replicas_added
+        self.replicas_added += 1
+        self.index_of[number] = index
+        m, row = memory.m, memory.rows()[index]
+        row[:] = 0
+        row[[k.R_PARTIAL, k.R_CHUNKS, k.R_DRAIN_NS, k.R_REMOVED_NS, k.R_WATCH_IDLE]] = k.NONE
+        row[k.R_LISTS : k.R_LISTS + 2 * len(memory.levels)] = k.NONE
+        row[[k.R_WAKE_NS, k.R_TIMER_NS]] = layout.NEVER_NS
+        row[k.R_NUMBER], row[k.R_SPEC], row[k.R_ACCEPTING] = number, spec, 1
+        row[k.R_ADDED_NS] = row[k.R_IDLE_SINCE] = t_ns
+        m[k.REPLICAS_USED] = max(int(m[k.REPLICAS_USED]), index + 1)
+        r = self._row(index)
+        batching.pull(m, r, k.FAR)
+        batching.start_step(m, memory.f, r)
+        kernel.touch(m, r)
+        self._look_around()
+        return number
+
+    def _waiting(self, r: int) -> list[int]:
+        """Addresses of the requests that wait at a replica."""
+        found = []
+        for level in range(len(self.memory.levels)):
+            found += self._list(self.memory.m[r + k.R_LISTS + 2 * level])
+        return found
+
+    def _list(self, slot: int) -> list[int]:
+        m, found = self.memory.m, []
+        while slot != k.NONE:
+            found.append(int(parts.slot_at(m, slot)))
+            slot = m[found[-1] + k.Q_NEXT]
+        return found
+
+    def _running(self, r: int) -> tuple[list[int], list[int]]:
+        """Addresses of the decoding requests of a replica, and of those with a chunk in the step in flight."""
+        m, heap = self.memory.m, int(parts.heap_of(self.memory.m, r))
+        entries = m[heap : heap + int(m[r + k.R_DECODING])] & k.SLOT_MASK
+        return [int(parts.slot_at(m, slot)) for slot in entries], self._list(m[r + k.R_CHUNKS])
+
+    def _sorted(self, requests: list[int]) -> list[int]:
+        return sorted(requests, key=lambda q: self.memory.m[q + k.Q_NUMBER])
+
+    def _counters(self, q: int) -> int:
+        m = self.memory.m
+        return int(m[k.STREAMS_AT] + m[q + k.Q_STREAM] * k.STREAM_WIDTH + k.T_COUNTERS)
+
+    def drain_replica(self, t_ns: int, replica: int) -> None:
+        self._at(t_ns)
+        memory = self.memory
+        m, r = memory.m, self._row(self.index_of[replica])
+        if not m[r + k.R_ACCEPTING]:
+            return
+        steps.settle(m, memory.f, r)
+        m[r + k.R_ACCEPTING], m[r + k.R_DRAIN_NS] = 0, t_ns
+        self.draining += 1
+        leaving = self._sorted(self._waiting(r))
+        m[r + k.R_LISTS : r + k.R_LISTS + 2 * len(memory.levels)] = k.NONE
+        for q in leaving:
+            batching.forget(m, r, q)
+            memory.f[q + k.Q_DECODE_SHARE_NS] = 0.0
+        kernel.touch(m, r)
+        self._redispatch(leaving)
+        m, r = memory.m, self._row(self.index_of[replica])
+        if not m[r + k.R_LEFT] and not m[r + k.R_OUTSTANDING]:
+            accounts.hit(m, int(Watch.DRAINED), replica)
+        self._look_around()
+
+    def kill_replica(self, t_ns: int, *replicas: int) -> None:
+        self._at(t_ns)
+        m, leaving = self.memory.m, []
+        for number, index in [(replica, self.index_of[replica]) for replica in replicas]:
+            r = self._row(index)
+            self.draining -= not m[r + k.R_ACCEPTING]
+            leaving += self._lose_work(r)
+            self._retire(number)
+        self._redispatch([q for q in self._sorted(leaving) if not m[q + k.Q_STARTED] or self._retry(q)])
+        self._look_around()
+
+    def _stop_step(self, r: int, lost: bool) -> None:
+        """Charge the elapsed part of a step in flight, to lost or to its streams."""
+        m, f = self.memory.m, self.memory.f
+        if not m[r + k.R_LEFT]:
+            return
+        steps.settle(m, f, r)
+        elapsed_ns = int(m[k.NOW_NS] - m[r + k.R_START_NS])
+        steps.account_busy(m, r, elapsed_ns)
+        if lost:
+            f[r + k.R_LOST_NS] += elapsed_ns
+        else:
+            steps.charge_shares(m, f, r, elapsed_ns)
+        f[r + k.R_ENERGY_J] += steps.energy_j(m, f, r, 1) * elapsed_ns * ONE_NS_FX / int(m[r + k.R_STEP_FX])
+        end_ns = int(m[r + k.R_START_NS]) + (int(steps.run_fx(m, r, 1)) >> FRACTION_BITS)
+        m[k.STALE_NS] = max(int(m[k.STALE_NS]), end_ns)
+        m[r + k.R_LEFT], m[r + k.R_WAKE_NS] = 0, layout.NEVER_NS
+        kernel.touch(m, r)
+
+    def _lose_work(self, r: int) -> list[int]:
+        """Charge to lost what a dying replica has done for the requests on it; return them all."""
+        m, f = self.memory.m, self.memory.f
+        self._stop_step(r, lost=True)
+        decoding, chunks = self._running(r)
+        for q in decoding:
+            batching.leave_batch(m, f, r, q)
+        for q in decoding + chunks:
+            counters = self._counters(q)
+            m[counters + layout.LOST_PREFILL_TOKENS] += m[q + k.Q_PREFILLED]
+            accounts.change_queued(m, counters - k.T_COUNTERS, 1)
+        everything = [*self._waiting(r), *decoding, *chunks]
+        shares = r + k.R_LISTS + 2 * len(self.memory.levels) + len(self.config.streams)
+        for q in everything:
+            share_ns = f[q + k.Q_PREFILL_SHARE_NS] + f[q + k.Q_DECODE_SHARE_NS]
+            f[shares + m[q + k.Q_STREAM]] -= share_ns
+            f[r + k.R_LOST_NS] += share_ns
+            f[q + k.Q_PREFILL_SHARE_NS] = f[q + k.Q_DECODE_SHARE_NS] = 0.0
+            m[q + k.Q_PREFILLED] = 0
+        return everything
+
+    def _retry(self, q: int) -> bool:
+        """Clear what a killed request had done and count the attempt; False if it was the last one and the request failed."""
+        m, counters = self.memory.m, self._counters(q)
+        m[counters + layout.LOST_OUTPUT_TOKENS] += m[q + k.Q_GENERATED]
+        m[q + k.Q_GENERATED], m[q + k.Q_FIRST_NS] = 0, -1
+        if m[q + k.Q_ATTEMPT] >= self.config.streams[m[q + k.Q_STREAM]].max_attempts:
+            accounts.change_queued(m, counters - k.T_COUNTERS, -1)
+            accounts.leave(m, q, layout.FAILED)
+            return False
+        m[q + k.Q_ATTEMPT] += 1
+        m[counters + layout.RETRIED] += 1
+        return True
+
+    def _redispatch(self, leaving: list[int]) -> None:
+        """Send requests through the router in id order; those that find no room go to the front of their queue, in that order."""
+        memory = self.memory
+        m = memory.m
+        if not leaving:
+            return
+        for q in leaving:
+            m[self._counters(q) + layout.REDISPATCHED] += 1
+        slots = np.array([parts.slot_of(m, q) for q in leaving], np.int64)
+        m[k.REDISPATCHING], m[k.NEXT_REDISPATCH] = len(slots), 0
+        while self._call(slots, 0) != k.REACHED:
+            self._take_hits()
+        m = memory.m
+        m[k.REDISPATCHING] = 0
+        full = set()
+        for slot in slots[::-1]:
+            if slot != k.NONE:
+                q = parts.slot_at(m, slot)
+                number = int(m[self._counters(q) - k.T_COUNTERS + k.T_QUEUE])
+                u = batching.queue_at(m, number)
+                parts.prepend(m, u + k.U_LISTS + 2 * m[q + k.Q_LEVEL], q)
+                m[u + k.U_LENGTH] += 1
+                m[k.QUEUED] += 1
+                full.add(number)
+        for number in sorted(full):
+            batching.check_above(m, batching.queue_at(m, number), number)
+
+    def _totals(self, row: IntArray, floats: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ReplicaTotals:
+        drain_ns, removed_ns = int(row[k.R_DRAIN_NS]), int(row[k.R_REMOVED_NS])
+        return ReplicaTotals(
+            replica=int(row[k.R_NUMBER]),
+            spec=int(row[k.R_SPEC]),
+            added_ns=int(row[k.R_ADDED_NS]),
+            shares_ns=floats[len(floats) - len(self.config.streams) :].tolist(),
+            drain_ns=None if drain_ns == k.NONE else drain_ns,
+            removed_ns=None if removed_ns == k.NONE else removed_ns,
+            busy_ns=int(row[k.R_BUSY_NS]),
+            draining_busy_ns=int(row[k.R_DRAINING_BUSY_NS]),
+            lost_ns=float(floats[k.R_LOST_NS]),
+            energy_j=float(floats[k.R_ENERGY_J]),
+            steps=int(row[k.R_STEPS]),
+            prefill_tokens=int(row[k.R_PREFILL_TOKENS]),
+            output_tokens=int(row[k.R_OUTPUT_TOKENS]),
+        )
+
+    def _retire(self, replica: int) -> None:
+        m = self.memory.m
+        index = self.index_of.pop(replica)
+        r, row = self._row(index), self.memory.rows()[index]
+        row[k.R_REMOVED_NS] = m[k.NOW_NS]
+        self.retired.append(self._totals(row, row.view(np.float64)))
+        m[k.WATCHES] -= row[k.R_WATCH_IDLE] != k.NONE
+        row[k.R_NUMBER], row[k.R_ACCEPTING], row[k.R_LEFT] = k.NONE, 0, 0
+        row[[k.R_WAKE_NS, k.R_TIMER_NS]] = layout.NEVER_NS
+        kernel.touch(m, r)
+        batching.find_timer(m)
+
+    def watch(self, t_ns: int, reason: Watch, subject: int, level: int = 0) -> None:
+        self._at(t_ns)
+        m = self.memory.m
+        stream = int(m[k.STREAMS_AT]) + subject * k.STREAM_WIDTH
+        if reason is Watch.DRAINED:
+            return
+        if reason is Watch.IDLE_SINCE:
+            r = self._row(self.index_of[subject])
+            word, value, unset = r + k.R_WATCH_IDLE, level, k.NONE
+        elif reason is Watch.BACKLOG_EMPTY:
+            word, value, unset = stream + k.T_WATCH_EMPTY, 1, 0
+        elif reason is Watch.QUEUE_ABOVE:
+            word, value, unset = int(batching.queue_at(m, subject)) + k.U_WATCH_ABOVE, level, k.NONE
+        else:
+            word, value, unset = int(batching.queue_at(m, subject)) + k.U_WATCH_NOBODY, 1, 0
+        m[k.WATCHES] += m[word] == unset
+        m[word] = value
+        if reason is Watch.QUEUE_ABOVE:
+            batching.check_above(m, batching.queue_at(m, subject), subject)
+        elif reason is Watch.BACKLOG_EMPTY and not m[stream + k.T_FLYING]:
+            m[word] = unset
+            m[k.WATCHES] -= 1
+            accounts.hit(m, int(reason), subject)
+        elif reason is Watch.IDLE_SINCE and not m[r + k.R_LEFT]:
+            batching.set_timer(m, r)
+        self._take_hits()
+
+    # Looking
+
+    def view(self, t_ns: int) -> View:
+        if t_ns != self.now_ns:
+            self._at(t_ns)
+        memory, streams = self.memory, len(self.config.streams)
+        m = memory.m
+        steps.settle_all(m, memory.f)
+        rows = memory.rows()[: int(m[k.REPLICAS_USED])]
+        rows = rows[rows[:, k.R_NUMBER] != k.NONE]
+        floats = rows.view(np.float64)
+        by_stream = memory.region(k.STREAMS_AT).reshape(streams, k.STREAM_WIDTH).copy()
+        queued, flying = by_stream[:, k.T_QUEUED], by_stream[:, k.T_FLYING]
+        queued_ns = by_stream[:, k.T_QUEUED_NS] + queued * (t_ns - by_stream[:, k.T_QUEUED_SINCE])
+        flying_ns = by_stream[:, k.T_FLYING_NS] + flying * (t_ns - by_stream[:, k.T_FLYING_SINCE])
+        stepping, drain_ns = rows[:, k.R_LEFT] > 0, rows[:, k.R_DRAIN_NS]
+        start_ns = rows[:, k.R_START_NS]
+        draining_ns = np.where(stepping & (drain_ns != k.NONE), t_ns - np.maximum(drain_ns, start_ns), 0)
+        ring_arrivals, ring_in_flight_us = self._ring(t_ns)
+        return View(
+            time_ns=t_ns,
+            counters=by_stream[:, k.T_COUNTERS :],
+            queued=queued,
+            in_flight=flying,
+            queued_us=by_stream[:, k.T_QUEUED_US] + queued_ns // NS_PER_US,
+            in_flight_us=by_stream[:, k.T_FLYING_US] + flying_ns // NS_PER_US,
+            service_queue=memory.region(k.QUEUES_AT).reshape(-1, memory.queue_width)[:, k.U_LENGTH].copy(),
+            replica=rows[:, k.R_NUMBER],
+            spec=rows[:, k.R_SPEC],
+            accepting=rows[:, k.R_ACCEPTING],
+            waiting=rows[:, k.R_OUTSTANDING] - rows[:, k.R_RUNNING],
+            running=rows[:, k.R_RUNNING],
+            outstanding=rows[:, k.R_OUTSTANDING],
+            reserved_tokens=rows[:, k.R_RESERVED],
+            kv_used_tokens=rows[:, k.R_USED],
+            busy_ns=rows[:, k.R_BUSY_NS] + stepping * (t_ns - start_ns),
+            draining_busy_ns=rows[:, k.R_DRAINING_BUSY_NS] + draining_ns,
+            steps=rows[:, k.R_STEPS],
+            prefill_tokens=rows[:, k.R_PREFILL_TOKENS],
+            output_tokens=rows[:, k.R_OUTPUT_TOKENS],
+            lost_ns=floats[:, k.R_LOST_NS],
+            energy_j=floats[:, k.R_ENERGY_J],
+            shares_ns=floats[:, memory.replica_width - streams :],
+            ring_arrivals=ring_arrivals,
+            ring_in_flight_us=ring_in_flight_us,
+        )
+
+    def _ring(self, t_ns: int) -> tuple[IntArray, IntArray]:
+        size, now_s = self.config.ring_s + 1, t_ns // NS_PER_S
+        ring = self.memory.region(k.RING_AT)
+        seconds = np.arange(now_s - self.config.ring_s, now_s) % size
+        return ring[seconds], ring[size + seconds] // NS_PER_US
+
+    def histograms(self) -> IntArray:
+        return self.memory.region(k.HISTOGRAMS_AT).reshape(len(self.config.streams), len(layout.LATENCIES), -1).copy()
+
+    def take_retired(self) -> list[ReplicaTotals]:
+        taken, self.retired = self.retired, []
+        return taken
+
+    def take_records(self) -> dict[str, IntArray]:
+        self._keep_records()
+        flat = np.concatenate([self._nothing, *self._records]).reshape(-1, k.RECORD_WIDTH)
+        self._records = []
+        return {name: np.ascontiguousarray(flat[:, column]) for column, name in enumerate(layout.RECORD_COLUMNS)}
+
+    def close(self, t_ns: int) -> View:
+        self._at(t_ns)
+        m, left = self.memory.m, []
+        for number in range(len(self.config.max_queue)):
+            for level in range(len(self.memory.levels)):
+                left += self._list(m[batching.queue_at(m, number) + k.U_LISTS + 2 * level])
+        for index in self.index_of.values():
+            r = self._row(index)
+            decoding, chunks = self._running(r)
+            left += [*self._waiting(r), *decoding, *chunks]
+            self._stop_step(r, lost=False)
+        for q in self._sorted(left):
+            accounts.leave(m, q, layout.UNFINISHED)
+        return self.view(t_ns)

@@ -1,0 +1,209 @@
+"""The memory of the compiled engine: laid out, filled from a plane's config, and grown."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.dataplane import kernel_layout as k
+from sim.dataplane.engine import FloatArray, IntArray, PlaneConfig
+from sim.dataplane.layout import FRAGMENT_TOKENS, NEVER_NS
+from sim.policies.routers import POWER_OF_TWO, RANDOM, ROUND_ROBIN, LeastKv, Router
+
+FIRST_REPLICAS, FIRST_SLOTS, FIRST_SEATS, SPARE_RECORDS = 8, 256, 64, 4_096
+MECHANISMS = {ROUND_ROBIN: k.IN_TURN, RANDOM: k.BY_DRAW, POWER_OF_TWO: k.BY_TWO_DRAWS}
+STEP_FIELDS = {
+    k.S_LINEAR: "linear_ns",
+    k.S_HEAD: "head_ns",
+    k.S_WEIGHTS: "weights_ns",
+    k.S_OVERLAP: "overlap",
+    k.S_ATTENTION: "attention_ns",
+    k.S_TOKEN: "token_ns",
+    k.S_FIXED: "fixed_ns",
+    k.S_SEQUENCE: "sequence_ns",
+    k.S_TDP_W: "tdp_w",
+    k.S_BASE_W: "base_w",
+    k.S_WEIGHTS_J: "weights_j",
+    k.S_TOKEN_J: "token_j",
+    k.S_HEAD_J: "head_j",
+    k.S_ATTENTION_J: "attention_j",
+    k.S_CONTEXT_J: "context_j",
+}
+
+
+def mechanism(router: Router) -> int:
+    """How the kernel chooses for a router; routers with a score of their own are asked in Python."""
+    if router.mechanism in MECHANISMS:
+        return MECHANISMS[router.mechanism]
+    if router.score is Router.score:
+        return k.BY_OUTSTANDING
+    return k.BY_RESERVED if router.score is LeastKv.score else k.ASK
+
+
+class Memory:
+    """One array of words `m`, the same as floats `f`, and where its regions lie (`kernel_layout.py`)."""
+
+    def __init__(self, config: PlaneConfig, clients: int) -> None:
+        self.config, self.clients = config, clients
+        self.levels = {priority: level for level, priority in enumerate(config.levels)}
+        self.replica_width = k.R_LISTS + 2 * len(self.levels) + 2 * len(config.streams)
+        self.queue_width = k.U_LISTS + 2 * len(self.levels)
+        self.replicas, self.slots = FIRST_REPLICAS, FIRST_SLOTS
+        self.heap = min(FIRST_SEATS, max((spec.seats for spec in config.specs), default=1))
+        self.m: IntArray
+        self.f: FloatArray
+        self._allocate()
+        self._fill()
+        self._link(0)
+
+    def _sizes(self) -> dict[int, int]:
+        config = self.config
+        specs, streams = len(config.specs), len(config.streams)
+        leaves = _power_of_two(self.clients)
+        return {
+            k.SPECS_AT: specs * k.SPEC_WIDTH,
+            k.ACCEPTS_AT: specs * streams,
+            k.STREAMS_AT: streams * k.STREAM_WIDTH,
+            k.QUEUES_AT: len(config.max_queue) * self.queue_width,
+            k.HISTOGRAMS_AT: streams * k.HISTOGRAM_WIDTH,
+            k.RING_AT: 2 * (config.ring_s + 1),
+            k.HITS_AT: (2 * streams + 4 * len(config.max_queue) + 8) * k.HIT_WIDTH,
+            k.CLIENTS_AT: self.clients * k.CLIENT_WIDTH,
+            k.CLIENT_TIMES_AT: 2 * leaves,
+            k.PENDING_CLIENTS_AT: self.clients * k.PENDING_WIDTH,
+            k.REPLICAS_AT: self.replicas * self.replica_width,
+            k.HEAPS_AT: self.replicas * self.heap,
+            k.WAKES_AT: 2 * self.replicas,
+            k.COUNTS_AT: 2 * self.replicas,
+            k.RECORDS_AT: self.records * k.RECORD_WIDTH if config.records else 0,
+            k.SLOTS_AT: self.slots * k.SLOT_WIDTH,
+        }
+
+    @property
+    def records(self) -> int:
+        """How many records there is room for: at least one for each request in the system."""
+        return self.slots + SPARE_RECORDS
+
+    def _allocate(self) -> None:
+        sizes = self._sizes()
+        self.m = np.zeros(k.CONTROL_WORDS + sum(sizes.values()), np.int64)
+        self.f = self.m.view(np.float64)
+        at = k.CONTROL_WORDS
+        for word, size in sizes.items():
+            self.m[word] = at
+            at += size
+        self.m[k.REPLICA_CAPACITY], self.m[k.SLOT_CAPACITY] = self.replicas, self.slots
+        self.m[k.HEAP_CAPACITY], self.m[k.RECORD_CAPACITY] = self.heap, self.records
+        self.region(k.WAKES_AT)[:] = NEVER_NS
+        self.region(k.COUNTS_AT)[:] = NEVER_NS
+        self.rows()[:, k.R_NUMBER] = k.NONE
+        self.rows()[:, [k.R_WAKE_NS, k.R_TIMER_NS]] = NEVER_NS
+
+    def region(self, word: int) -> IntArray:
+        """The words of a region."""
+        at = int(self.m[word])
+        return self.m[at : at + self._sizes()[word]]
+
+    def rows(self) -> IntArray:
+        """The replicas as a table."""
+        return self.region(k.REPLICAS_AT).reshape(self.replicas, self.replica_width)
+
+    def _fill(self) -> None:
+        m, config = self.m, self.config
+        for word, value in {
+            k.NOW_NS: config.start_ns,
+            k.ROUTER: mechanism(config.router),
+            k.UNIFORM: len({(spec.streams, min(spec.kv_tokens - FRAGMENT_TOKENS, spec.max_model_len)) for spec in config.specs})
+            < 2,
+            k.LAST_PICK: -1,
+            k.RECORD_ONE_IN: config.records,
+            k.SPECS: len(config.specs),
+            k.STREAMS: len(config.streams),
+            k.QUEUES: len(config.max_queue),
+            k.LEVELS: len(self.levels),
+            k.CLIENTS: self.clients,
+            k.CLIENT_LEAVES: _power_of_two(self.clients),
+            k.REPLICA_WIDTH: self.replica_width,
+            k.FREE_SLOT: k.NONE,
+            k.TIMER_NS: NEVER_NS,
+            k.RING_S: config.ring_s,
+            k.RING_LAST_NS: config.start_ns,
+            k.UNDECIDED: k.NONE,
+            k.CHOICE: k.UNKNOWN,
+            k.STEPPED: k.FAR,
+        }.items():
+            m[word] = value
+        self.region(k.CLIENT_TIMES_AT)[:] = NEVER_NS
+        self._fill_specs()
+        self._fill_streams()
+        queues = self.region(k.QUEUES_AT).reshape(-1, self.queue_width)
+        queues[:] = k.NONE
+        queues[:, k.U_MOST] = config.max_queue
+        queues[:, [k.U_LENGTH, k.U_WATCH_NOBODY]] = 0
+
+    def _fill_specs(self) -> None:
+        at = int(self.m[k.SPECS_AT])
+        for number, spec in enumerate(self.config.specs):
+            row, step = at + number * k.SPEC_WIDTH, self.config.steps[spec.kind]
+            words = {
+                k.S_SEATS: spec.seats,
+                k.S_BUDGET: spec.token_budget,
+                k.S_KV: spec.kv_tokens,
+                k.S_WATERMARK: spec.watermark_tokens,
+                k.S_MOST: spec.max_outstanding,
+                k.S_LONGEST: min(spec.kv_tokens - FRAGMENT_TOKENS, spec.max_model_len),
+                k.S_NET_NS: spec.net_ns,
+                k.S_SLOPE_FX: step.slope_fx,
+            }
+            for word, value in words.items():
+                self.m[row + word] = value
+            for word, name in STEP_FIELDS.items():
+                self.f[row + word] = getattr(step, name)
+        accepts = self.region(k.ACCEPTS_AT).reshape(len(self.config.specs), len(self.config.streams))
+        for number, spec in enumerate(self.config.specs):
+            accepts[number] = [spec.accepts(stream) for stream in range(len(self.config.streams))]
+
+    def _fill_streams(self) -> None:
+        streams = self.region(k.STREAMS_AT).reshape(-1, k.STREAM_WIDTH)
+        for number, rules in enumerate(self.config.streams):
+            row = streams[number]
+            row[k.T_QUEUE], row[k.T_LEVEL] = rules.queue, self.levels[rules.priority]
+            row[k.T_ATTEMPTS], row[k.T_TIMEOUT_NS] = rules.max_attempts, rules.queue_timeout_ns
+            row[k.T_TTFT_NS], row[k.T_TPOT_NS], row[k.T_E2E_NS] = rules.ttft_ns, rules.tpot_ns, rules.e2e_ns
+            row[k.T_LONGEST] = self.config.longest(number)
+        streams[:, [k.T_QUEUED_SINCE, k.T_FLYING_SINCE]] = self.config.start_ns
+
+    def _link(self, first: int) -> None:
+        slots = self.region(k.SLOTS_AT).reshape(self.slots, k.SLOT_WIDTH)
+        slots[first:, k.Q_NEXT] = np.arange(first + 1, self.slots + 1)
+        slots[-1, k.Q_NEXT] = self.m[k.FREE_SLOT]
+        self.m[k.FREE_SLOT] = first
+
+    def grow(self, *, replicas: int = 1, slots: int = 1, heap: int = 1) -> None:
+        """Multiply the room for replicas, requests, or sequences in a batch."""
+        old, old_sizes, old_slots, old_heap = self.m, self._sizes(), self.slots, self.heap
+        self.replicas, self.slots, self.heap = self.replicas * replicas, self.slots * slots, self.heap * heap
+        self._allocate()
+        kept = (k.REPLICA_CAPACITY, k.SLOT_CAPACITY, k.HEAP_CAPACITY, k.RECORD_CAPACITY, *old_sizes)
+        control = [word for word in range(k.CONTROL_WORDS) if word not in kept]
+        self.m[control] = old[control]
+        for word, size in old_sizes.items():
+            was = old[old[word] : old[word] + size]
+            if word == k.HEAPS_AT:
+                self.region(word).reshape(self.replicas, self.heap)[: len(was) // old_heap, :old_heap] = was.reshape(-1, old_heap)
+            elif word in (k.WAKES_AT, k.COUNTS_AT):
+                self._plant(word, was[size // 2 :])
+            else:
+                self.region(word)[:size] = was
+        if slots > 1:
+            self._link(old_slots)
+
+    def _plant(self, word: int, leaves: IntArray) -> None:
+        """Fill a tree of minima from its first leaves."""
+        tree = self.region(word)
+        tree[self.replicas : self.replicas + len(leaves)] = leaves
+        for node in range(self.replicas - 1, 0, -1):
+            tree[node] = min(tree[2 * node], tree[2 * node + 1])
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(least - 1, 0).bit_length()
