@@ -32,19 +32,21 @@ def load_plugin(file: str | Path) -> None:
 
     Parameters
     ----------
-    file : path of the file; two of one name in two folders are two.
+    file : path of the file. A file of the same name and content is the same plug-in, wherever it lies.
 
     Raises
     ------
     InputError : no such file, or it raises when it is imported.
     """
     path = Path(file).resolve()
-    name = f"billcast_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if not path.is_file() or path.suffix != ".py":
+        raise InputError([Problem("--plugin", str(file), "there is no such Python file", "a file that ends in .py")])
+    name = f"billcast_plugin_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise InputError([Problem("--plugin", str(file), "there is no such Python file", "a file that ends in .py")])
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up while they are made.
     sys.modules[name] = module
