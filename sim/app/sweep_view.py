@@ -75,11 +75,9 @@ def _cut(value: object) -> str:
 
 def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the main numbers, the most important first; of several services and targets the worst."""
-    attained = [[value for key, value in row.items() if key.startswith("slo.") and key.endswith(".attainment")] for row in rows]
-    slowest = [[value for key, value in row.items() if key.startswith("latency.") and key.endswith("ttft_s.p95")] for row in rows]
-    each_token = [
-        [value for key, value in row.items() if key.startswith("latency.") and key.endswith("tpot_s.p95")] for row in rows
-    ]
+    attained = [_of(row, "slo.", ".attainment") for row in rows]
+    slowest = [_of(row, "latency.", ".ttft_s.p95") for row in rows]
+    each_token = [_of(row, "latency.", ".tpot_s.p95") for row in rows]
     return {
         "bill USD": [_number(row.get("bill.total_usd"), ",.2f") for row in rows],
         "SLO": [_percent(min(values, default=None)) for values in attained],
@@ -90,6 +88,11 @@ def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         "kWh": [_number(row.get("energy.kwh"), ",.4g") for row in rows],
         "wall s": [_number(row.get("wall_s"), ".3g") for row in rows],
     }
+
+
+def _of(row: Mapping[str, Any], first: str, last: str) -> list[float]:
+    """Return the numbers of all services that are there."""
+    return [value for key, value in row.items() if key.startswith(first) and key.endswith(last) and value is not None]
 
 
 def _number(value: Any, form: str) -> str:

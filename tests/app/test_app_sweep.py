@@ -228,6 +228,13 @@ def test_a_sweep_in_which_nothing_completes_has_the_same_columns():
     assert none[0]["latency.chat.ttft_s.p95"] is None
 
 
+def test_a_job_without_a_request_is_a_row_without_numbers(capsys):
+    assert main(["sweep", *SHORT, "seed=1,2", "rate_per_s=0.0001", "out=empty"]) == 0
+    assert "2 of 2 jobs done" in capsys.readouterr().out
+    assert [row["requests.arrived"] for row in _table("empty")] == [0, 0]
+    assert [row["slo.chat.ttft.attainment"] for row in _table("empty")] == [None, None]
+
+
 def test_plugins_of_one_name_in_two_folders_are_two(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
