@@ -10,11 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.dataplane import kernel, layout
-from sim.dataplane import kernel_accounts as accounts
-from sim.dataplane import kernel_batching as batching
+from sim.dataplane import kernel_doors as doors
 from sim.dataplane import kernel_layout as k
-from sim.dataplane import kernel_parts as parts
-from sim.dataplane import kernel_steps as steps
 from sim.dataplane.engine import DataPlane, Hit, IntArray, PlaneConfig, ReplicaTotals, View, Watch
 from sim.dataplane.memory import Memory
 from sim.domain.traffic import BLOCK_DTYPES, ClosedClients, RequestBlock
@@ -85,7 +82,7 @@ class CompiledPlane(DataPlane):
         at = int(m[k.CLIENTS_AT]) + client * k.CLIENT_WIDTH
         m[at + k.C_NEXT], m[at + k.C_COUNT] = 0, len(rows)
         m[at + k.C_ROWS : at + k.C_ROWS + rows.size] = rows.ravel()
-        accounts.schedule_client(m, client, from_ns, int(m[k.CLIENT_LEAVES]))
+        doors.schedule_client(m, client, from_ns, int(m[k.CLIENT_LEAVES]))
 
     def _feed_clients(self) -> None:
         m = self.memory.m
@@ -131,11 +128,11 @@ class CompiledPlane(DataPlane):
     def _ask_router(self) -> None:
         """Score the candidates for the undecided request with a router of Python."""
         m, router = self.memory.m, self.config.router
-        q, params = parts.slot_at(m, m[k.UNDECIDED]), router.params()
+        q, params = self._request(m[k.UNDECIDED]), router.params()
         scores = []
         for index in range(int(m[k.REPLICAS_USED])):
             r = self._row(index)
-            if kernel.is_candidate(m, r, q):
+            if doors.is_candidate(m, r, q):
                 spec, outstanding, running = (
                     self.config.specs[m[r + k.R_SPEC]],
                     int(m[r + k.R_OUTSTANDING]),
@@ -220,15 +217,25 @@ class CompiledPlane(DataPlane):
         row[[k.R_PARTIAL, k.R_CHUNKS, k.R_DRAIN_NS, k.R_REMOVED_NS, k.R_WATCH_IDLE]] = k.NONE
         row[k.R_LISTS : k.R_LISTS + 2 * len(memory.levels)] = k.NONE
         row[[k.R_WAKE_NS, k.R_TIMER_NS]] = layout.NEVER_NS
-        row[k.R_NUMBER], row[k.R_SPEC], row[k.R_ACCEPTING] = number, spec, 1
+        row[k.R_INDEX], row[k.R_NUMBER], row[k.R_SPEC], row[k.R_ACCEPTING] = index, number, spec, 1
         row[k.R_ADDED_NS] = row[k.R_IDLE_SINCE] = t_ns
         m[k.REPLICAS_USED] = max(int(m[k.REPLICAS_USED]), index + 1)
         r = self._row(index)
-        batching.pull(m, r, k.FAR)
-        batching.start_step(m, memory.f, r)
-        kernel.touch(m, r)
+        doors.pull(m, r, k.FAR)
+        doors.start_step(m, memory.f, r)
+        doors.touch(m, r)
         self._look_around()
         return number
+
+    def _heap(self, r: int) -> int:
+        m = self.memory.m
+        return int(m[k.HEAPS_AT] + m[r + k.R_INDEX] * m[k.HEAP_CAPACITY])
+
+    def _request(self, slot: int) -> int:
+        return int(self.memory.m[k.SLOTS_AT] + slot * k.SLOT_WIDTH)
+
+    def _queue(self, number: int) -> int:
+        return int(self.memory.m[k.QUEUES_AT]) + number * self.memory.queue_width
 
     def _waiting(self, r: int) -> list[int]:
         """Addresses of the requests that wait at a replica."""
@@ -240,15 +247,15 @@ class CompiledPlane(DataPlane):
     def _list(self, slot: int) -> list[int]:
         m, found = self.memory.m, []
         while slot != k.NONE:
-            found.append(int(parts.slot_at(m, slot)))
+            found.append(self._request(slot))
             slot = m[found[-1] + k.Q_NEXT]
         return found
 
     def _running(self, r: int) -> tuple[list[int], list[int]]:
         """Addresses of the decoding requests of a replica, and of those with a chunk in the step in flight."""
-        m, heap = self.memory.m, int(parts.heap_of(self.memory.m, r))
+        m, heap = self.memory.m, self._heap(r)
         entries = m[heap : heap + int(m[r + k.R_DECODING])] & k.SLOT_MASK
-        return [int(parts.slot_at(m, slot)) for slot in entries], self._list(m[r + k.R_CHUNKS])
+        return [self._request(slot) for slot in entries], self._list(m[r + k.R_CHUNKS])
 
     def _sorted(self, requests: list[int]) -> list[int]:
         return sorted(requests, key=lambda q: self.memory.m[q + k.Q_NUMBER])
@@ -263,19 +270,19 @@ class CompiledPlane(DataPlane):
         m, r = memory.m, self._row(self.index_of[replica])
         if not m[r + k.R_ACCEPTING]:
             return
-        steps.settle(m, memory.f, r)
+        doors.settle(m, memory.f, r)
         m[r + k.R_ACCEPTING], m[r + k.R_DRAIN_NS] = 0, t_ns
         self.draining += 1
         leaving = self._sorted(self._waiting(r))
         m[r + k.R_LISTS : r + k.R_LISTS + 2 * len(memory.levels)] = k.NONE
         for q in leaving:
-            batching.forget(m, r, q)
+            doors.forget(m, r, q)
             memory.f[q + k.Q_DECODE_SHARE_NS] = 0.0
-        kernel.touch(m, r)
+        doors.touch(m, r)
         self._redispatch(leaving)
         m, r = memory.m, self._row(self.index_of[replica])
         if not m[r + k.R_LEFT] and not m[r + k.R_OUTSTANDING]:
-            accounts.hit(m, int(Watch.DRAINED), replica)
+            doors.hit(m, int(Watch.DRAINED), replica)
         self._look_around()
 
     def kill_replica(self, t_ns: int, *replicas: int) -> None:
@@ -294,18 +301,18 @@ class CompiledPlane(DataPlane):
         m, f = self.memory.m, self.memory.f
         if not m[r + k.R_LEFT]:
             return
-        steps.settle(m, f, r)
+        doors.settle(m, f, r)
         elapsed_ns = int(m[k.NOW_NS] - m[r + k.R_START_NS])
-        steps.account_busy(m, r, elapsed_ns)
+        doors.account_busy(m, r, elapsed_ns)
         if lost:
             f[r + k.R_LOST_NS] += elapsed_ns
         else:
-            steps.charge_shares(m, f, r, elapsed_ns)
-        f[r + k.R_ENERGY_J] += steps.energy_j(m, f, r, 1) * elapsed_ns * ONE_NS_FX / int(m[r + k.R_STEP_FX])
-        end_ns = int(m[r + k.R_START_NS]) + (int(steps.run_fx(m, r, 1)) >> FRACTION_BITS)
+            doors.charge_shares(m, f, r, elapsed_ns)
+        f[r + k.R_ENERGY_J] += doors.energy_j(m, f, r, 1) * elapsed_ns * ONE_NS_FX / int(m[r + k.R_STEP_FX])
+        end_ns = int(m[r + k.R_START_NS]) + (int(doors.run_fx(m, r, 1)) >> FRACTION_BITS)
         m[k.STALE_NS] = max(int(m[k.STALE_NS]), end_ns)
         m[r + k.R_LEFT], m[r + k.R_WAKE_NS] = 0, layout.NEVER_NS
-        kernel.touch(m, r)
+        doors.touch(m, r)
 
     def _lose_work(self, r: int) -> list[int]:
         """Charge to lost what a dying replica has done for the requests on it; return them all."""
@@ -313,11 +320,11 @@ class CompiledPlane(DataPlane):
         self._stop_step(r, lost=True)
         decoding, chunks = self._running(r)
         for q in decoding:
-            batching.leave_batch(m, f, r, q)
+            doors.leave_batch(m, f, r, q)
         for q in decoding + chunks:
             counters = self._counters(q)
             m[counters + layout.LOST_PREFILL_TOKENS] += m[q + k.Q_PREFILLED]
-            accounts.change_queued(m, counters - k.T_COUNTERS, 1)
+            doors.change_queued(m, counters - k.T_COUNTERS, 1)
         everything = [*self._waiting(r), *decoding, *chunks]
         shares = r + k.R_LISTS + 2 * len(self.memory.levels) + len(self.config.streams)
         for q in everything:
@@ -334,8 +341,8 @@ class CompiledPlane(DataPlane):
         m[counters + layout.LOST_OUTPUT_TOKENS] += m[q + k.Q_GENERATED]
         m[q + k.Q_GENERATED], m[q + k.Q_FIRST_NS] = 0, -1
         if m[q + k.Q_ATTEMPT] >= self.config.streams[m[q + k.Q_STREAM]].max_attempts:
-            accounts.change_queued(m, counters - k.T_COUNTERS, -1)
-            accounts.leave(m, q, layout.FAILED)
+            doors.change_queued(m, counters - k.T_COUNTERS, -1)
+            doors.leave(m, q, layout.FAILED)
             return False
         m[q + k.Q_ATTEMPT] += 1
         m[counters + layout.RETRIED] += 1
@@ -349,7 +356,7 @@ class CompiledPlane(DataPlane):
             return
         for q in leaving:
             m[self._counters(q) + layout.REDISPATCHED] += 1
-        slots = np.array([parts.slot_of(m, q) for q in leaving], np.int64)
+        slots = np.array([(q - m[k.SLOTS_AT]) // k.SLOT_WIDTH for q in leaving], np.int64)
         m[k.REDISPATCHING], m[k.NEXT_REDISPATCH] = len(slots), 0
         while self._call(slots, 0) != k.REACHED:
             self._take_hits()
@@ -358,15 +365,15 @@ class CompiledPlane(DataPlane):
         full = set()
         for slot in slots[::-1]:
             if slot != k.NONE:
-                q = parts.slot_at(m, slot)
+                q = self._request(slot)
                 number = int(m[self._counters(q) - k.T_COUNTERS + k.T_QUEUE])
-                u = batching.queue_at(m, number)
-                parts.prepend(m, u + k.U_LISTS + 2 * m[q + k.Q_LEVEL], q)
+                u = self._queue(number)
+                doors.prepend(m, u + k.U_LISTS + 2 * m[q + k.Q_LEVEL], q)
                 m[u + k.U_LENGTH] += 1
                 m[k.QUEUED] += 1
                 full.add(number)
         for number in sorted(full):
-            batching.check_above(m, batching.queue_at(m, number), number)
+            doors.check_above(m, self._queue(number), number)
 
     def _totals(self, row: IntArray, floats: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ReplicaTotals:
         drain_ns, removed_ns = int(row[k.R_DRAIN_NS]), int(row[k.R_REMOVED_NS])
@@ -395,8 +402,8 @@ class CompiledPlane(DataPlane):
         m[k.WATCHES] -= row[k.R_WATCH_IDLE] != k.NONE
         row[k.R_NUMBER], row[k.R_ACCEPTING], row[k.R_LEFT] = k.NONE, 0, 0
         row[[k.R_WAKE_NS, k.R_TIMER_NS]] = layout.NEVER_NS
-        kernel.touch(m, r)
-        batching.find_timer(m)
+        doors.touch(m, r)
+        doors.find_timer(m)
 
     def watch(self, t_ns: int, reason: Watch, subject: int, level: int = 0) -> None:
         self._at(t_ns)
@@ -410,19 +417,19 @@ class CompiledPlane(DataPlane):
         elif reason is Watch.BACKLOG_EMPTY:
             word, value, unset = stream + k.T_WATCH_EMPTY, 1, 0
         elif reason is Watch.QUEUE_ABOVE:
-            word, value, unset = int(batching.queue_at(m, subject)) + k.U_WATCH_ABOVE, level, k.NONE
+            word, value, unset = self._queue(subject) + k.U_WATCH_ABOVE, level, k.NONE
         else:
-            word, value, unset = int(batching.queue_at(m, subject)) + k.U_WATCH_NOBODY, 1, 0
+            word, value, unset = self._queue(subject) + k.U_WATCH_NOBODY, 1, 0
         m[k.WATCHES] += m[word] == unset
         m[word] = value
         if reason is Watch.QUEUE_ABOVE:
-            batching.check_above(m, batching.queue_at(m, subject), subject)
+            doors.check_above(m, self._queue(subject), subject)
         elif reason is Watch.BACKLOG_EMPTY and not m[stream + k.T_FLYING]:
             m[word] = unset
             m[k.WATCHES] -= 1
-            accounts.hit(m, int(reason), subject)
+            doors.hit(m, int(reason), subject)
         elif reason is Watch.IDLE_SINCE and not m[r + k.R_LEFT]:
-            batching.set_timer(m, r)
+            doors.set_timer(m, r)
         self._take_hits()
 
     # Looking
@@ -432,7 +439,7 @@ class CompiledPlane(DataPlane):
             self._at(t_ns)
         memory, streams = self.memory, len(self.config.streams)
         m = memory.m
-        steps.settle_all(m, memory.f)
+        doors.settle_all(m, memory.f)
         rows = memory.rows()[: int(m[k.REPLICAS_USED])]
         rows = rows[rows[:, k.R_NUMBER] != k.NONE]
         floats = rows.view(np.float64)
@@ -496,12 +503,12 @@ class CompiledPlane(DataPlane):
         m, left = self.memory.m, []
         for number in range(len(self.config.max_queue)):
             for level in range(len(self.memory.levels)):
-                left += self._list(m[batching.queue_at(m, number) + k.U_LISTS + 2 * level])
+                left += self._list(m[self._queue(number) + k.U_LISTS + 2 * level])
         for index in self.index_of.values():
             r = self._row(index)
             decoding, chunks = self._running(r)
             left += [*self._waiting(r), *decoding, *chunks]
             self._stop_step(r, lost=False)
         for q in self._sorted(left):
-            accounts.leave(m, q, layout.UNFINISHED)
+            doors.leave(m, q, layout.UNFINISHED)
         return self.view(t_ns)

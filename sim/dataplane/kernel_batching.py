@@ -56,6 +56,7 @@ from sim.dataplane.kernel_layout import (
     R_FRACTION_FX,
     R_GROWTH_FX,
     R_IDLE_SINCE,
+    R_INDEX,
     R_LEFT,
     R_LISTS,
     R_LOST_NS,
@@ -208,7 +209,7 @@ def enqueue(m: IntArray, r: int, q: int) -> None:
     m[q + Q_RESERVED] = m[q + Q_PROMPT] + m[q + Q_GENERATED]
     m[r + R_RESERVED] += m[q + Q_RESERVED]
     m[q + Q_REPLICA] = m[r + R_NUMBER]
-    m[q + Q_INDEX] = (r - m[REPLICAS_AT]) // m[REPLICA_WIDTH]
+    m[q + Q_INDEX] = m[r + R_INDEX]
 
 
 @compiled(types.void(INTS, INT, INT))

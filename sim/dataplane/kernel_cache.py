@@ -19,7 +19,7 @@ from sim import bins
 from sim.dataplane import layout
 
 COMPILE_S = 20
-MODULES = ("kernel_layout", "kernel_parts", "kernel_accounts", "kernel_steps", "kernel_batching", "kernel")
+PATTERN = "kernel*.py"
 
 log = logging.getLogger(__name__)
 config: Any = numba.config
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
     digest = hashlib.blake2b(digest_size=8)
     here = Path(__file__).parent
     assert bins.__file__ is not None
-    for path in (*(here / f"{name}.py" for name in MODULES), Path(layout.__file__), Path(bins.__file__)):
+    for path in (*sorted(here.glob(PATTERN)), Path(layout.__file__), Path(bins.__file__)):
         digest.update(path.read_bytes())
     for package in ("numba", "numpy"):
         digest.update(version(package).encode())

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit, types
@@ -23,14 +23,16 @@ from sim.dataplane.kernel_layout import (
     NONE,
     Q_NEXT,
     Q_NUMBER,
-    REPLICA_WIDTH,
-    REPLICAS_AT,
+    R_INDEX,
     SLOT_WIDTH,
     SLOTS_AT,
 )
 
 INT, FLOAT = types.int64, types.float64
-INTS, FLOATS = INT[::1], FLOAT[::1]
+# Functions pass the memory on as bare pointers: arrays are counted references, and counting them costs more than most of the work.
+pointer_to: Any = types.CPointer
+INTS, FLOATS = pointer_to(INT), pointer_to(FLOAT)
+INT_ARRAY, FLOAT_ARRAY = INT[::1], FLOAT[::1]
 
 FRACTION_BITS = 20
 FRACTION_MASK = (1 << FRACTION_BITS) - 1
@@ -145,7 +147,7 @@ def sink(m: IntArray, heap: int, size: int, at: int) -> None:
 @compiled(INT(INTS, INT))
 def heap_of(m: IntArray, r: int) -> int:
     """Address of a replica's heap."""
-    return m[HEAPS_AT] + (r - m[REPLICAS_AT]) // m[REPLICA_WIDTH] * m[HEAP_CAPACITY]
+    return m[HEAPS_AT] + m[r + R_INDEX] * m[HEAP_CAPACITY]
 
 
 @compiled(INT(INTS, INT))

@@ -33,6 +33,7 @@ from sim.dataplane.kernel_layout import (
     R_ENERGY_J,
     R_FRACTION_FX,
     R_GROWTH_FX,
+    R_INDEX,
     R_LEFT,
     R_LISTS,
     R_N_OUT,
@@ -218,7 +219,7 @@ def account_steps(m: IntArray, f: FloatArray, r: int, steps: int) -> None:
 @compiled(INT(INTS, INT))
 def passed_ns(m: IntArray, r: int) -> int:
     """Time up to which, inclusive, a replica has passed its boundaries: now, or just before if its turn is to come."""
-    return m[NOW_NS] - ((r - m[REPLICAS_AT]) // m[REPLICA_WIDTH] > m[STEPPED])
+    return m[NOW_NS] - (m[r + R_INDEX] > m[STEPPED])
 
 
 @compiled(types.void(INTS, FLOATS, INT))

@@ -1,0 +1,303 @@
+"""Routing in the compiled engine: who gets an arrival, and what it wakes."""
+
+# mypy: disable-error-code="no-any-return"
+# An element of an array has type Any for mypy.
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from sim.dataplane.engine import FloatArray, IntArray
+from sim.dataplane.kernel_accounts import (
+    change_in_flight,
+    change_queued,
+    hit,
+    leave,
+)
+from sim.dataplane.kernel_batching import (
+    check_above,
+    enqueue,
+    expire_heads,
+    first_waiting,
+    fits,
+    has_room,
+    queue_at,
+    start_step,
+)
+from sim.dataplane.kernel_layout import (
+    ACCEPTS_AT,
+    ASK,
+    BY_DRAW,
+    BY_OUTSTANDING,
+    BY_RESERVED,
+    BY_TWO_DRAWS,
+    CHOICE,
+    COUNTS_AT,
+    FREE_SLOT,
+    IN_TURN,
+    LAST_PICK,
+    LEVELS,
+    NONE,
+    NOW_NS,
+    Q_ARRIVAL_NS,
+    Q_ATTEMPT,
+    Q_CACHED,
+    Q_DEADLINE_NS,
+    Q_DECODE_SHARE_NS,
+    Q_FIRST_NS,
+    Q_GENERATED,
+    Q_LEVEL,
+    Q_NEXT,
+    Q_NUMBER,
+    Q_OUTPUT,
+    Q_PREEMPTIONS,
+    Q_PREFILL_SHARE_NS,
+    Q_PREFILLED,
+    Q_PROMPT,
+    Q_REPLICA,
+    Q_SESSION,
+    Q_STARTED,
+    Q_STREAM,
+    Q_TAG,
+    Q_TURN,
+    QUEUE_CHANGED,
+    QUEUED,
+    QUEUES,
+    R_ACCEPTING,
+    R_DECODING,
+    R_INDEX,
+    R_LEFT,
+    R_OUTSTANDING,
+    R_RESERVED,
+    R_SPEC,
+    R_WAKE_NS,
+    REPLICA_CAPACITY,
+    REPLICA_WIDTH,
+    REPLICAS_AT,
+    REPLICAS_USED,
+    REQUESTS,
+    ROUTER,
+    S_SEATS,
+    SPEC_WIDTH,
+    SPECS_AT,
+    STREAM_WIDTH,
+    STREAMS,
+    STREAMS_AT,
+    T_COUNTERS,
+    T_LEVEL,
+    T_QUEUE,
+    T_TIMEOUT_NS,
+    U_LENGTH,
+    U_LISTS,
+    U_MOST,
+    U_WATCH_NOBODY,
+    UNIFORM,
+    WAKES_AT,
+    WATCH_NOBODY,
+    WATCHES,
+)
+from sim.dataplane.kernel_parts import (
+    FLOATS,
+    INT,
+    INTS,
+    append,
+    compiled,
+    least_leaf,
+    mix,
+    set_leaf,
+    slot_at,
+    slot_of,
+)
+from sim.dataplane.kernel_steps import (
+    passed_ns,
+    wake_after,
+)
+from sim.dataplane.layout import (
+    ARRIVED,
+    NEVER_NS,
+    REJECTED_FULL,
+    ROUTER_FIRST_DRAW,
+    ROUTER_SECOND_DRAW,
+)
+
+# Routing.
+
+
+@compiled(types.boolean(INTS, INT, INT))
+def is_candidate(m: IntArray, r: int, q: int) -> bool:
+    """Whether a replica may get a request now."""
+    return has_room(m, r) and (m[UNIFORM] == 1 or fits(m, r, q))
+
+
+@compiled(INT(INTS, INT, INT))
+def nth_candidate(m: IntArray, q: int, n: int) -> int:
+    """Index of the n-th candidate."""
+    for index in range(m[REPLICAS_USED]):
+        if is_candidate(m, m[REPLICAS_AT] + index * m[REPLICA_WIDTH], q):
+            if n == 0:
+                return index
+            n -= 1
+    return NONE
+
+
+@compiled(INT(INTS, INT))
+def choose(m: IntArray, q: int) -> int:
+    """Index of the router's choice; NONE without a candidate, UNKNOWN if Python must be asked."""
+    router, width, replicas = m[ROUTER], m[REPLICA_WIDTH], m[REPLICAS_AT]
+    if router == BY_OUTSTANDING and m[UNIFORM]:
+        if m[m[COUNTS_AT] + 1] == NEVER_NS:
+            return NONE
+        return least_leaf(m, m[COUNTS_AT], m[REPLICA_CAPACITY])
+    count, best, first, after = 0, NONE, NONE, NONE
+    column = R_RESERVED if router == BY_RESERVED else R_OUTSTANDING
+    for index in range(m[REPLICAS_USED]):
+        r = replicas + index * width
+        if is_candidate(m, r, q):
+            count += 1
+            if first == NONE:
+                first = index
+            if after == NONE and index > m[LAST_PICK]:
+                after = index
+            if best == NONE or m[r + column] < m[replicas + best * width + column]:
+                best = index
+    if count == 0:
+        return NONE
+    if router in (BY_OUTSTANDING, BY_RESERVED):
+        return best
+    if router == IN_TURN:
+        return first if after == NONE else after
+    if router == ASK:
+        return m[CHOICE]
+    if router == BY_TWO_DRAWS and count == 1:
+        return first
+    one = int(mix(m[q + Q_TAG], m[q + Q_ATTEMPT], ROUTER_FIRST_DRAW) % np.uint64(count))
+    if router == BY_DRAW:
+        return nth_candidate(m, q, one)
+    two = int(mix(m[q + Q_TAG], m[q + Q_ATTEMPT], ROUTER_SECOND_DRAW) % np.uint64(count - 1))
+    two += two >= one
+    low, high = nth_candidate(m, q, min(one, two)), nth_candidate(m, q, max(one, two))
+    more = m[replicas + low * width + R_OUTSTANDING] > m[replicas + high * width + R_OUTSTANDING]
+    return high if more else low
+
+
+@compiled(types.void(INTS, INT))
+def touch(m: IntArray, r: int) -> None:
+    """Bring the trees over replicas up to date after a change of one."""
+    index = m[r + R_INDEX]
+    set_leaf(m, m[WAKES_AT], m[REPLICA_CAPACITY], index, m[r + R_WAKE_NS])
+    if m[ROUTER] == BY_OUTSTANDING and m[UNIFORM]:
+        set_leaf(m, m[COUNTS_AT], m[REPLICA_CAPACITY], index, m[r + R_OUTSTANDING] if has_room(m, r) else NEVER_NS)
+
+
+@compiled(types.void(INTS, INT))
+def watch_heads(m: IntArray, r: int) -> None:
+    """Let a replica with room wake when a head of a service queue, which it cannot take, may expire: it would notice."""
+    if not has_room(m, r):
+        return
+    for number in range(m[QUEUES]):
+        for level in range(m[LEVELS]):
+            slot = m[queue_at(m, number) + U_LISTS + 2 * level]
+            if slot != NONE and m[slot_at(m, slot) + Q_STARTED] == 0:
+                wake_after(m, r, max(m[slot_at(m, slot) + Q_DEADLINE_NS], passed_ns(m, r)))
+
+
+@compiled(types.void(INTS))
+def watch_all_heads(m: IntArray) -> None:
+    """Let every replica look after the heads of the service queues."""
+    m[QUEUE_CHANGED] = 0
+    for index in range(m[REPLICAS_USED]):
+        r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
+        if m[r + R_LEFT] > 1:
+            watch_heads(m, r)
+            touch(m, r)
+
+
+@compiled(types.void(INTS, FLOATS, INT, INT))
+def give(m: IntArray, f: FloatArray, index: int, q: int) -> None:
+    """Put a request on a replica, which starts a step, or ends its run at the next boundary if it could admit the request there."""
+    r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
+    m[LAST_PICK] = index
+    enqueue(m, r, q)
+    if m[r + R_LEFT] == 0:
+        start_step(m, f, r)
+    elif first_waiting(m, r) == slot_of(m, q) and m[r + R_DECODING] < m[m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH + S_SEATS]:
+        wake_after(m, r, passed_ns(m, r))
+    if m[UNIFORM] == 0 and m[QUEUED] > 0:
+        watch_heads(m, r)
+    touch(m, r)
+
+
+@compiled(types.void(INTS, INT))
+def wait(m: IntArray, q: int) -> None:
+    """An arrival that finds no room waits in its service queue, or is turned away."""
+    stream = m[q + Q_STREAM]
+    t = m[STREAMS_AT] + stream * STREAM_WIDTH
+    number = m[t + T_QUEUE]
+    u = queue_at(m, number)
+    if m[u + U_WATCH_NOBODY]:
+        nobody = True
+        for index in range(m[REPLICAS_USED]):
+            r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
+            if m[r + R_ACCEPTING] == 1 and m[m[ACCEPTS_AT] + m[r + R_SPEC] * m[STREAMS] + stream]:
+                nobody = False
+        if nobody:
+            m[u + U_WATCH_NOBODY] = 0
+            m[WATCHES] -= 1
+            hit(m, WATCH_NOBODY, number)
+    expire_heads(m, u)
+    if m[u + U_LENGTH] >= m[u + U_MOST]:
+        change_queued(m, t, -1)
+        leave(m, q, REJECTED_FULL)
+        return
+    append(m, u + U_LISTS + 2 * m[q + Q_LEVEL], q)
+    m[u + U_LENGTH] += 1
+    m[QUEUED] += 1
+    m[QUEUE_CHANGED] = 1
+    check_above(m, u, number)
+
+
+@compiled(INT(INTS, INT, INT, INT, INT, INT, INT, INT, INT, INT))
+def arrive(
+    m: IntArray,
+    prompt: int,
+    output: int,
+    stream: int,
+    session: int,
+    turn: int,
+    prefix: int,
+    prefix_tokens: int,
+    deadline_ns: int,
+    tag: int,
+) -> int:
+    """A request comes into the system; returns its address, NONE if no replica could ever hold it."""
+    q, now_ns = slot_at(m, m[FREE_SLOT]), m[NOW_NS]
+    m[FREE_SLOT] = m[q + Q_NEXT]
+    t = m[STREAMS_AT] + stream * STREAM_WIDTH
+    if deadline_ns == 0:
+        timeout_ns = m[t + T_TIMEOUT_NS]
+        deadline_ns = now_ns + timeout_ns if timeout_ns < NEVER_NS - now_ns else NEVER_NS
+    m[q + Q_NUMBER] = m[REQUESTS]
+    m[REQUESTS] += 1
+    m[q + Q_ARRIVAL_NS] = now_ns
+    m[q + Q_DEADLINE_NS] = deadline_ns
+    m[q + Q_STREAM] = stream
+    m[q + Q_LEVEL] = m[t + T_LEVEL]
+    m[q + Q_PROMPT] = prompt
+    m[q + Q_OUTPUT] = output
+    m[q + Q_CACHED] = min(prefix_tokens, prompt - 1) if prefix == 0 else 0
+    m[q + Q_STARTED] = 0
+    m[q + Q_GENERATED] = 0
+    m[q + Q_PREFILLED] = 0
+    m[q + Q_FIRST_NS] = -1
+    m[q + Q_REPLICA] = NONE
+    m[q + Q_ATTEMPT] = 1
+    m[q + Q_PREEMPTIONS] = 0
+    m[q + Q_SESSION] = session
+    m[q + Q_TURN] = turn
+    m[q + Q_TAG] = tag
+    m[q + Q_PREFILL_SHARE_NS] = 0
+    m[q + Q_DECODE_SHARE_NS] = 0
+    m[t + T_COUNTERS + ARRIVED] += 1
+    change_in_flight(m, t, 1)
+    return q
