@@ -51,6 +51,7 @@ class Memory:
         self.heap = min(FIRST_SEATS, max((spec.seats for spec in config.specs), default=1))
         self.m: IntArray
         self.f: FloatArray
+        self.sizes: dict[int, int]
         self._allocate()
         self._fill()
         self._link(0)
@@ -84,7 +85,7 @@ class Memory:
         return self.slots + SPARE_RECORDS
 
     def _allocate(self) -> None:
-        sizes = self._sizes()
+        self.sizes = sizes = self._sizes()
         self.m = np.zeros(k.CONTROL_WORDS + sum(sizes.values()), np.int64)
         self.f = self.m.view(np.float64)
         at = k.CONTROL_WORDS
@@ -101,7 +102,7 @@ class Memory:
     def region(self, word: int) -> IntArray:
         """The words of a region."""
         at = int(self.m[word])
-        return self.m[at : at + self._sizes()[word]]
+        return self.m[at : at + self.sizes[word]]
 
     def rows(self) -> IntArray:
         """The replicas as a table."""
@@ -180,7 +181,7 @@ class Memory:
 
     def grow(self, *, replicas: int = 1, slots: int = 1, heap: int = 1) -> None:
         """Multiply the room for replicas, requests, or sequences in a batch."""
-        old, old_sizes, old_slots, old_heap = self.m, self._sizes(), self.slots, self.heap
+        old, old_sizes, old_slots, old_heap = self.m, self.sizes, self.slots, self.heap
         self.replicas, self.slots, self.heap = self.replicas * replicas, self.slots * slots, self.heap * heap
         self._allocate()
         kept = (k.REPLICA_CAPACITY, k.SLOT_CAPACITY, k.HEAP_CAPACITY, k.RECORD_CAPACITY, *old_sizes)
