@@ -120,7 +120,8 @@ def resolve(scenario: Scenario) -> Resolved:
 
 def _pool(name: str, pool: Pool, catalog: Catalog) -> ResolvedPool:
     instance = catalog.instances[pool.instance]
-    stages_s = {stage: _stage_s(stage, pool.cold_start, catalog) for stage in NODE_STAGES}
+    image_bytes = pool.cold_start.image_gb * 1e9
+    stages_s = {stage: _stage_s(stage, pool.cold_start, catalog, image_bytes) for stage in NODE_STAGES}
     return ResolvedPool(name, pool, instance, catalog.accelerators[instance.accelerator], catalog.grids[pool.region], stages_s)
 
 
@@ -158,13 +159,13 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
     return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, load_bytes, stages_s)
 
 
-def _stage_s(stage: str, cold_start: ColdStart, catalog: Catalog, load_bytes: float = 0.0) -> tuple[float, float]:
-    """Return (median, 95th percentile) of a stage in seconds: the scenario's numbers, else the catalog's.
+def _stage_s(stage: str, cold_start: ColdStart, catalog: Catalog, moved_bytes: float) -> tuple[float, float]:
+    """Return (median, 95th percentile) of a stage in seconds: the scenario's numbers, else the catalog's for these bytes.
 
     A median of one's own without a 95th percentile keeps the catalog's ratio between the two.
     """
     row = catalog.cold_starts[cold_start.storage if stage == "loading" else stage]
-    median_s, p95_s = row.times_s(load_bytes)
+    median_s, p95_s = row.times_s(moved_bytes)
     own: StageTime = getattr(cold_start, stage)
     if own.median_s is not None:
         median_s, p95_s = own.median_s, own.median_s * p95_s / median_s

@@ -103,7 +103,8 @@ def test_cold_start_stages_have_a_default_each_and_bandwidths_load_by_bytes() ->
     assert {name for name, row in rows.items() if row.stage == "loading"} == {"hub", "object_store", "nvme", "page_cache"}
     nvme: ColdStart = rows["nvme"]
     assert nvme.times_s(16e9) == (pytest.approx(5.0), pytest.approx(8.0))
-    assert rows["pulling"].times_s(16e9) == rows["pulling"].times_s() == (104.0, 300.0)
+    assert rows["pulling"].times_s(12e9) == pytest.approx((104.0, 300.0))
+    assert rows["pulling"].times_s(24e9) == pytest.approx((208.0, 600.0))
 
 
 def test_lookup_reports_the_nearest_name_and_fits_what_there_is() -> None:
