@@ -21,6 +21,7 @@ from typing import Any
 from sim.app.conf import checked, options_of, scenario_reader
 from sim.app.overrides import Variants, read_variants
 from sim.app.plugins import load_plugins
+from sim.control.world import ENGINES
 from sim.errors import InputError, Problem, Problems
 from sim.scenario import Scenario
 from sim.studies.collect import Collected, collect
@@ -130,6 +131,9 @@ def run_sweep(sweep: Sweep, folder: Path, plugins: Sequence[str] = ()) -> Collec
     KeyboardInterrupt : after the table was collected from the jobs that had finished.
     """
     plan = write_plan(folder, sweep.scenarios, sweep.settings, [str(Path(file).resolve()) for file in plugins])
+    # Loading an engine compiles its kernel where that is needed: once and here, not in every process at the same time.
+    for engine in {scenario.engine for scenario in sweep.scenarios}:
+        ENGINES[engine]()
     try:
         _launch(plan, folder, sweep.launcher)
     finally:
