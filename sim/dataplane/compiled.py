@@ -13,6 +13,7 @@ from sim.dataplane import kernel, layout
 from sim.dataplane import kernel_doors as doors
 from sim.dataplane import kernel_layout as k
 from sim.dataplane.engine import DataPlane, Hit, IntArray, PlaneConfig, ReplicaTotals, View, Watch
+from sim.dataplane.kernel_looking import COUNTER_COUNT, FLOAT_COLUMNS, REPLICA_COLUMNS, STREAM_COLUMNS
 from sim.dataplane.memory import Memory
 from sim.domain.traffic import BLOCK_DTYPES, ClosedClients, RequestBlock
 from sim.perf.steptime import FRACTION_BITS, ONE_NS_FX
@@ -437,49 +438,27 @@ class CompiledPlane(DataPlane):
     def view(self, t_ns: int) -> View:
         if t_ns != self.now_ns:
             self._at(t_ns)
-        memory, streams = self.memory, len(self.config.streams)
-        m = memory.m
-        doors.settle_all(m, memory.f)
-        rows = memory.rows()[: int(m[k.REPLICAS_USED])]
-        rows = rows[rows[:, k.R_NUMBER] != k.NONE]
-        floats = rows.view(np.float64)
-        by_stream = memory.region(k.STREAMS_AT).reshape(streams, k.STREAM_WIDTH).copy()
-        queued, flying = by_stream[:, k.T_QUEUED], by_stream[:, k.T_FLYING]
-        queued_ns = by_stream[:, k.T_QUEUED_NS] + queued * (t_ns - by_stream[:, k.T_QUEUED_SINCE])
-        flying_ns = by_stream[:, k.T_FLYING_NS] + flying * (t_ns - by_stream[:, k.T_FLYING_SINCE])
-        stepping, drain_ns = rows[:, k.R_LEFT] > 0, rows[:, k.R_DRAIN_NS]
-        start_ns = rows[:, k.R_START_NS]
-        draining_ns = np.where(stepping & (drain_ns != k.NONE), t_ns - np.maximum(drain_ns, start_ns), 0)
-        ring_arrivals, ring_in_flight_us = self._ring(t_ns)
-        return View(
-            time_ns=t_ns,
-            counters=by_stream[:, k.T_COUNTERS :],
-            queued=queued,
-            in_flight=flying,
-            queued_us=by_stream[:, k.T_QUEUED_US] + queued_ns // NS_PER_US,
-            in_flight_us=by_stream[:, k.T_FLYING_US] + flying_ns // NS_PER_US,
-            service_queue=memory.region(k.QUEUES_AT).reshape(-1, memory.queue_width)[:, k.U_LENGTH].copy(),
-            replica=rows[:, k.R_NUMBER],
-            spec=rows[:, k.R_SPEC],
-            accepting=rows[:, k.R_ACCEPTING],
-            waiting=rows[:, k.R_OUTSTANDING] - rows[:, k.R_RUNNING],
-            running=rows[:, k.R_RUNNING],
-            outstanding=rows[:, k.R_OUTSTANDING],
-            reserved_tokens=rows[:, k.R_RESERVED],
-            kv_used_tokens=rows[:, k.R_USED],
-            busy_ns=rows[:, k.R_BUSY_NS] + stepping * (t_ns - start_ns),
-            draining_busy_ns=rows[:, k.R_DRAINING_BUSY_NS] + draining_ns,
-            steps=rows[:, k.R_STEPS],
-            prefill_tokens=rows[:, k.R_PREFILL_TOKENS],
-            output_tokens=rows[:, k.R_OUTPUT_TOKENS],
-            lost_ns=floats[:, k.R_LOST_NS],
-            energy_j=floats[:, k.R_ENERGY_J],
-            shares_ns=floats[:, memory.replica_width - streams :],
-            ring_arrivals=ring_arrivals,
-            ring_in_flight_us=ring_in_flight_us,
-        )
+        memory, config, count = self.memory, self.config, len(self.index_of)
+        streams, queues = len(config.streams), len(config.max_queue)
+        replicas, flat = REPLICA_COLUMNS * count, STREAM_COLUMNS * streams
+        counters = replicas + flat
+        ints = np.empty(counters + streams * COUNTER_COUNT + queues, np.int64)
+        floats = np.empty((FLOAT_COLUMNS + streams) * count, np.float64)
+        doors.look(memory.m, memory.f, ints, floats, count)
+        columns: list[Any] = [
+            ints[counters : len(ints) - queues].reshape(streams, COUNTER_COUNT),
+            *ints[replicas:counters].reshape(STREAM_COLUMNS, streams),
+            ints[len(ints) - queues :],
+            *ints[:replicas].reshape(REPLICA_COLUMNS, count),
+            *floats[: FLOAT_COLUMNS * count].reshape(FLOAT_COLUMNS, count),
+            floats[FLOAT_COLUMNS * count :].reshape(count, streams),
+            *self._ring(t_ns),
+        ]
+        return View(t_ns, *columns)
 
     def _ring(self, t_ns: int) -> tuple[IntArray, IntArray]:
+        if not self.config.ring_s:
+            return self._nothing, self._nothing
         size, now_s = self.config.ring_s + 1, t_ns // NS_PER_S
         ring = self.memory.region(k.RING_AT)
         seconds = np.arange(now_s - self.config.ring_s, now_s) % size

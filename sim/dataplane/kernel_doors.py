@@ -19,6 +19,7 @@ from sim.dataplane.kernel_batching import leave_batch as batching_leave_batch
 from sim.dataplane.kernel_batching import pull as batching_pull
 from sim.dataplane.kernel_batching import set_timer as batching_set_timer
 from sim.dataplane.kernel_batching import start_step as batching_start_step
+from sim.dataplane.kernel_looking import look as looking_look
 from sim.dataplane.kernel_parts import FLOAT, FLOAT_ARRAY, INT, INT_ARRAY, compiled, pointer_to
 from sim.dataplane.kernel_parts import prepend as parts_prepend
 from sim.dataplane.kernel_routing import is_candidate as routing_is_candidate
@@ -28,7 +29,6 @@ from sim.dataplane.kernel_steps import charge_shares as steps_charge_shares
 from sim.dataplane.kernel_steps import energy_j as steps_energy_j
 from sim.dataplane.kernel_steps import run_fx as steps_run_fx
 from sim.dataplane.kernel_steps import settle as steps_settle
-from sim.dataplane.kernel_steps import settle_all as steps_settle_all
 
 
 @intrinsic
@@ -81,10 +81,10 @@ def settle(m: IntArray, f: FloatArray, r: int) -> None:
     steps_settle(words(m), words(f), r)
 
 
-@compiled(types.void(INT_ARRAY, FLOAT_ARRAY))
-def settle_all(m: IntArray, f: FloatArray) -> None:
-    """`kernel_steps.settle_all`."""
-    steps_settle_all(words(m), words(f))
+@compiled(types.void(INT_ARRAY, FLOAT_ARRAY, INT_ARRAY, FLOAT_ARRAY, INT))
+def look(m: IntArray, f: FloatArray, ints: IntArray, floats: FloatArray, count: int) -> None:
+    """`kernel_looking.look`."""
+    looking_look(words(m), words(f), words(ints), words(floats), count)
 
 
 @compiled(types.void(INT_ARRAY, INT, INT))

@@ -13,6 +13,7 @@ import sim.dataplane.kernel
 import sim.dataplane.kernel_accounts
 import sim.dataplane.kernel_batching
 import sim.dataplane.kernel_doors
+import sim.dataplane.kernel_looking
 import sim.dataplane.kernel_parts
 import sim.dataplane.kernel_routing
 import sim.dataplane.kernel_steps
@@ -28,6 +29,7 @@ KERNEL = [
     sim.dataplane.kernel_accounts,
     sim.dataplane.kernel_batching,
     sim.dataplane.kernel_doors,
+    sim.dataplane.kernel_looking,
     sim.dataplane.kernel_parts,
     sim.dataplane.kernel_routing,
     sim.dataplane.kernel_steps,
