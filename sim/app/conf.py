@@ -265,7 +265,7 @@ def options_of(group: str) -> list[str]:
 
 def _check_option(key: str, group: str, option: object, problems: Problems) -> bool:
     options = options_of(group)
-    return problems.check(option in options, key, option, f"is not a {group}", choices=options)
+    return problems.check(option in options, key, option, f"is no {group}", choices=options)
 
 
 def _selections(given: Overrides, draft: Scenario, choices: dict[str, str], problems: Problems) -> list[str]:
