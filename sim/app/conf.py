@@ -18,6 +18,7 @@ import sim
 from sim.app.overrides import Edit, Overrides, apply_edits, read_overrides
 from sim.errors import InputError, Problem, Problems
 from sim.registry import groups, names
+from sim.results.records import out_problem
 from sim.scenario import Scenario
 from sim.scenario.check import check
 from sim.scenario.plain import CHOICE, import_choices, places, scenario_from_plain
@@ -163,6 +164,9 @@ def checked(read: Reader, overrides: Sequence[str]) -> Reading:
     except InputError as error:
         # What could not be read stands at its default, about which nothing need be said.
         found += [problem for problem in error.problems if not any(_overlap(problem.path, known.path) for known in found)]
+    taken = out_problem(reading.scenario.out) if reading.scenario.out else None
+    if taken is not None:
+        found.append(taken)
     if found:
         raise InputError(found)
     return replace(reading, scenario=scenario)

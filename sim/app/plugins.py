@@ -52,6 +52,6 @@ def load_plugin(file: str | Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError([Problem("--plugin", str(file), f"cannot be imported: {type(error).__name__}: {error}")]) from error

@@ -228,3 +228,20 @@ def test_options_may_stand_among_settings(capsys, tmp_path):
     code, out, err = _outcome(capsys, "validate", "scenario=mine", "--config-dir", str(tmp_path), "horizon=60s")
     assert (code, err) == (0, "")
     assert "capacity sheet of mine" in out
+
+
+def test_a_taken_folder_is_one_problem_among_the_others(tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine", "utf-8")
+    assert main(["run", f"out={tmp_path / 'full'}", "rate_per_s=-1"]) == 2
+    shown = capsys.readouterr().err
+    assert "2 problems" in shown
+    assert "out = " in shown
+    assert "services.chat.workload.rate_per_s = -1.0" in shown
+
+
+def test_a_plugin_that_wants_to_end_the_program_is_bad_input(tmp_path, capsys):
+    plugin = tmp_path / "quits.py"
+    plugin.write_text("raise SystemExit(3)\n", "utf-8")
+    assert main(["run", "--plugin", str(plugin)]) == 2
+    assert "cannot be imported: SystemExit: 3" in capsys.readouterr().err
