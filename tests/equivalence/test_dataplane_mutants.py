@@ -1,0 +1,79 @@
+"""Faults planted in the kernel are found by the random scenarios: a check of the check."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sim
+
+# Name, file, what is replaced, by what.
+MUTANTS = [
+    ("no cut at arrivals", "kernel_routing", "        wake_after(m, r, passed_ns(m, r))\n    if", "        pass\n    if"),
+    ("cached tokens at a recompute", "kernel_batching", "        if m[q + Q_STARTED]:\n            m[q + Q_CACHED] = 0\n", ""),
+    (
+        "oldest victim",
+        "kernel_batching",
+        "m[q + Q_ADMISSION] > m[best + Q_ADMISSION]",
+        "m[q + Q_ADMISSION] < m[best + Q_ADMISSION]",
+    ),
+    ("arrival before step end", "kernel", "if now_ns == wake_ns:", "if now_ns == wake_ns and now_ns != open_ns:"),
+    (
+        "no wake at the deadline of the head",
+        "kernel_batching",
+        "            wake_after(m, r, m[q + Q_DEADLINE_NS])",
+        "            pass",
+    ),
+    ("KV limit off by one", "kernel_batching", "> kv:", ">= kv:"),
+    ("no pull after an expiry", "kernel_batching", "            pull(m, r, 1)\n", ""),
+    ("highest index at ties", "kernel_parts", "(m[tree + 2 * node] != least)", "(m[tree + 2 * node + 1] == least)"),
+    ("late deadline", "kernel_batching", "m[NOW_NS] > m[q + Q_DEADLINE_NS]", "m[NOW_NS] >= m[q + Q_DEADLINE_NS]"),
+    ("admission after a preemption", "kernel_batching", "if preempted or budget <= 0", "if budget <= 0"),
+    ("fraction dropped", "kernel_steps", "m[r + R_FRACTION_FX] = end_fx & FRACTION_MASK", "m[r + R_FRACTION_FX] = 0"),
+    ("heads of queues forgotten", "kernel_routing", "    m[QUEUE_CHANGED] = 0\n", "    m[QUEUE_CHANGED] = 0\n    return\n"),
+]
+PLAY = """
+import os
+import sys
+sys.path[:0] = {paths!r}
+from hypothesis import HealthCheck, Phase, given, settings
+from scenarios import Player, differences, scenarios
+from sim.dataplane.compiled import CompiledPlane
+from sim.dataplane.reference import ReferencePlane
+
+@settings(
+    max_examples=2_000, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(scenario=scenarios())
+def check(scenario):
+    one, other = (Player(engine, scenario).play().tables() for engine in (ReferencePlane, CompiledPlane))
+    if differences(one, other):
+        os._exit(3)  # at once, without the search for a smaller example
+
+check()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "module", "old", "new"), MUTANTS, ids=[mutant[0] for mutant in MUTANTS])
+def test_a_fault_in_the_kernel_is_found(name: str, module: str, old: str, new: str, tmp_path: Path) -> None:
+    """A copy of the package with one fault differs from the reference in some of 2,000 scenarios."""
+    assert sim.__file__ is not None
+    shutil.copytree(Path(sim.__file__).parent, tmp_path / "sim", ignore=shutil.ignore_patterns("__pycache__"))
+    source = tmp_path / "sim" / "dataplane" / f"{module}.py"
+    text = source.read_text("utf-8")
+    assert text.count(old) == 1
+    source.write_text(text.replace(old, new), "utf-8")
+    here = Path(__file__).parent
+    code = PLAY.format(paths=[str(tmp_path), str(here), str(here.parent)])
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    played = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert played.returncode == 3, f"{name}: {played.stdout}{played.stderr}"
