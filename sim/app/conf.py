@@ -7,6 +7,7 @@ build the same object.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -48,8 +49,9 @@ Reader = Callable[[str, Sequence[str]], Reading]
 
 @dataclass(frozen=True)
 class _Composed:
-    """What Hydra made of files: the data, which option each group took, and which file each value is from."""
+    """What Hydra made of files: the data as written and with references followed, options of groups, files of values."""
 
+    written: dict[str, Any]
     plain: dict[str, Any]
     choices: dict[str, str]
     sources: dict[str, str]
@@ -136,6 +138,7 @@ def _read(name: str, overrides: Sequence[str], compose: Callable[[str, Sequence[
     plain = deepcopy(made.plain)
     draft = scenario_from_plain(plain, Problems())
     edited = apply_edits(plain, _value_edits(given), draft, problems)
+    plain = _followed(made.written, plain, edited)
     sources = dict(made.sources)
     for selection in selections:
         sources[f"{selection.partition('@')[2].partition('=')[0]}.{CHOICE}"] = COMMAND_LINE
@@ -144,6 +147,42 @@ def _read(name: str, overrides: Sequence[str], compose: Callable[[str, Sequence[
             del sources[inner]
         sources[path] = COMMAND_LINE
     return Reading(scenario_from_plain(plain, problems), problems, sources)
+
+
+def _followed(written: dict[str, Any], plain: dict[str, Any], edited: Sequence[str]) -> dict[str, Any]:
+    """Let values that refer to others (`${...}` in a file) follow what the command line has set.
+
+    Parameters
+    ----------
+    written : the data as the files have it. plain : with references followed and edits made. edited : paths of the edits.
+    """
+    if "${" not in json.dumps(written):
+        return plain
+    from omegaconf import OmegaConf
+
+    merged = deepcopy(written)
+    for path in edited:
+        here: Any = merged
+        there: Any = plain
+        *parents, last = path.split(".")
+        for part in parents:
+            here, there, key = _inside(here, there, part)
+            # Where a part of a referring value is set, the rest of it stands as it was.
+            if not isinstance(here[key], dict | list):
+                here[key] = deepcopy(there[key])
+            here, there = here[key], there[key]
+        here, there, key = _inside(here, there, last)
+        here[key] = there[key]
+    followed: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)  # type: ignore[assignment]
+    return followed
+
+
+def _inside(here: Any, there: Any, part: str) -> tuple[Any, Any, Any]:
+    """Return both containers with the key of a part in them, which is there afterwards."""
+    if isinstance(here, list):
+        return here, there, int(part)
+    here.setdefault(part, deepcopy(there[part]))
+    return here, there, part
 
 
 def checked(read: Reader, overrides: Sequence[str]) -> Reading:
@@ -219,7 +258,7 @@ def _compose(overrides: list[str], scenario: str, user_dir: Path | None) -> _Com
         sources = _sources(overrides, user_dir)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise InputError([Problem(SCENARIO, scenario, f"its files cannot be composed: {_first_lines(error)}")]) from error
-    return _Composed(plain, choices, sources)
+    return _Composed(content, plain, choices, sources)
 
 
 def _sources(overrides: list[str], user_dir: Path | None) -> dict[str, str]:

@@ -264,3 +264,19 @@ def test_an_unknown_scenario_names_the_nearest():
 def test_a_config_folder_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         load_scenario(config_dir=tmp_path / "none")
+
+
+def test_a_value_that_refers_to_another_follows_the_command_line(tmp_path):
+    (tmp_path / "scenario").mkdir()
+    (tmp_path / "scenario" / "own.yaml").write_text(
+        "# @package _global_\ndefaults: [quickstart, _self_]\n"
+        "pools:\n  h100: {cold_start: {storage: object_store}}\n"
+        "  h100_spot: {cold_start: '${pools.h100.cold_start}', quota_nodes: '${pools.h100.quota_nodes}'}\n",
+        "utf-8",
+    )
+    pools = load_scenario("own", ["h100.cold_start={storage: nvme, warming: {median_s: 20}}", "h100.quota_nodes=5"], tmp_path).pools
+    assert pools["h100_spot"].cold_start == pools["h100"].cold_start
+    assert pools["h100_spot"].cold_start.storage == "nvme"
+    assert pools["h100_spot"].quota_nodes == 5
+    pools = load_scenario("own", ["h100.cold_start.storage=nvme", "h100_spot.cold_start.image_gb=3"], tmp_path).pools
+    assert (pools["h100_spot"].cold_start.storage, pools["h100_spot"].cold_start.image_gb) == ("object_store", 3.0)
