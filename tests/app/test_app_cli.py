@@ -134,9 +134,18 @@ def test_debug_shows_the_traceback(monkeypatch):
         main(["run", *SHORT, "--debug"])
 
 
+def _listen_to_interrupts():
+    """A suite started in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_a_run_and_leaves_nothing(tmp_path):
     process = subprocess.Popen(
-        [*BILLCAST, "run", "scenario=bench_chat8", "out=result"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*BILLCAST, "run", "scenario=bench_chat8", "out=result"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen_to_interrupts,  # noqa: PLW1509  # the child becomes another program at once
     )
     # The run's own temporary folder shows that it has begun.
     deadline = time.monotonic() + 60

@@ -280,9 +280,14 @@ def test_equal_jobs_have_folders_of_their_own(tmp_path):
     assert first.folder.split("-")[1] == second.folder.split("-")[1]
 
 
+def _listen_to_interrupts():
+    """A suite started in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_keeps_what_had_finished(tmp_path):
     words = [sys.executable, "-m", "sim.app.cli", "sweep", "scenario=bench_chat8", "horizon=1s,10h", "out=all"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_listen_to_interrupts)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("all/.001*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
