@@ -287,7 +287,13 @@ def _listen_to_interrupts():
 
 def test_ctrl_c_keeps_what_had_finished(tmp_path):
     words = [sys.executable, "-m", "sim.app.cli", "sweep", "scenario=bench_chat8", "horizon=1s,10h", "out=all"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_listen_to_interrupts)
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen_to_interrupts,  # noqa: PLW1509  # the child becomes another program at once
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("all/.001*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
