@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sim import __version__
 from sim.errors import BillcastError, InputError, Problem, nearest_name
+from sim.interrupts import stoppable
 
 if TYPE_CHECKING:
     from sim.app.conf import Reading
@@ -83,33 +84,32 @@ def _unknown_command(word: str) -> int:
 def _guarded(command: Command, arguments: Arguments) -> int:
     """Run a command; an error is a message and an exit code, with `--debug` also a traceback."""
     try:
-        status = command.act(arguments)
-        sys.stdout.flush()
+        with stoppable():
+            status = command.act(arguments)
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\nbillcast: stopped; no result was written", file=sys.stderr)
+        print("\nbillcast: stopped; nothing half-written is left", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Who read the output is gone; without this Python would complain again when it closes the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except InputError as error:
-        _raise_if_debugging(arguments)
-        _show_problems(error.problems)
-        return BAD_INPUT
-    except BillcastError as error:
-        _raise_if_debugging(arguments)
-        print(f"billcast: the run failed: {error}", file=sys.stderr)
-        return FAILED
-    except Exception as error:  # the last resort: a bug is a message too
-        _raise_if_debugging(arguments)
-        print(f"billcast: failed: {type(error).__name__}: {error}\n  --debug shows where", file=sys.stderr)
-        return FAILED
+    except Exception as error:
+        if arguments.debug and not isinstance(error, BrokenPipeError):
+            raise
+        return _failure(error)
     return status
 
 
-def _raise_if_debugging(arguments: Arguments) -> None:
-    if arguments.debug:
-        raise  # noqa: PLE0704  (called inside an except clause)
+def _failure(error: Exception) -> int:
+    """Say what went wrong and return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # Who read the output is gone; without this Python would complain again when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(error, InputError):
+        _show_problems(error.problems)
+        return BAD_INPUT
+    elif isinstance(error, BillcastError):
+        print(f"billcast: the run failed: {error}", file=sys.stderr)
+    else:  # the last resort: a bug is a message too
+        print(f"billcast: failed: {type(error).__name__}: {error}\n  --debug shows where", file=sys.stderr)
+    return FAILED
 
 
 def _shown(text: object) -> str:

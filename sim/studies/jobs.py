@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import InputError, Problem, Problems
+from sim.interrupts import stoppable
 from sim.scenario.model import Scenario
 from sim.scenario.plain import scenario_from_plain
 from sim.studies.runner import simulate
@@ -124,7 +125,8 @@ def run_job(folder: Path, job: Job) -> dict[str, Any]:
     target, began = folder / job.folder, time.perf_counter()
     error = ""
     try:
-        simulate(read_scenario_of(folder, job.number), out=target)
+        with stoppable():
+            simulate(read_scenario_of(folder, job.number), out=target)
     except Exception as found:
         error = f"{type(found).__name__}: {found}".splitlines()[0]
         target.mkdir(exist_ok=True)

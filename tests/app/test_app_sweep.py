@@ -286,7 +286,7 @@ def _listen_to_interrupts():
 
 
 def test_ctrl_c_keeps_what_had_finished(tmp_path):
-    words = [sys.executable, "-m", "sim.app.cli", "sweep", "scenario=bench_chat8", "horizon=1s,10h", "out=all"]
+    words = [sys.executable, "-m", "sim.app.cli", "sweep", "scenario=bench_chat8", "horizon=1s,3650d", "out=all"]
     process = subprocess.Popen(
         words,
         stderr=subprocess.PIPE,
