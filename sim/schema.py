@@ -269,6 +269,8 @@ TABLES: dict[str, Table] = {
                 ("preemptions", "INTEGER", "", "recompute preemptions"),
                 ("replica", "INTEGER", "", "last replica, -1 if none"),
                 ("outcome", "VARCHAR", "", "completed, failed, abandoned, queue_full, too_long or unfinished"),
+                ("dispatched_ns", "BIGINT", "ns", "came to its last replica, -1 if it never did"),
+                ("admitted_ns", "BIGINT", "ns", "last admission to a batch, -1 if none"),
             ),
         ),
     )

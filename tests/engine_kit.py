@@ -63,6 +63,9 @@ def check_laws(plane: DataPlane, view: View, records: dict[str, Any]) -> None:
     assert (plane.histograms()[:, 2, :].sum(axis=1) == count["completed"]).all()
     assert (plane.histograms()[:, 1, :].sum(axis=1) == count["tpot_count"]).all()
     assert (count["good_all"] <= np.minimum(np.minimum(count["good_ttft"], count["good_tpot"]), count["good_e2e"])).all()
+    missed = sum(count[name] for name in COUNTERS if name.startswith("missed_"))
+    bad = count["completed"] - count["good_all"] + count["failed"] + count["abandoned"] + count["rejected_full"]
+    assert (missed == bad).all()
     assert (count["output_tokens"] >= count["completed_output_tokens"] + count["lost_output_tokens"]).all()
     assert (count["prefill_tokens"] >= count["useful_prefill_tokens"] + count["lost_prefill_tokens"]).all()
     shares = view.shares_ns.sum(axis=1) + view.lost_ns

@@ -14,18 +14,26 @@ from sim.dataplane.layout import (
     COUNTERS,
     E2E,
     E2E_US,
+    FAILED,
     GOOD_ALL,
     GOOD_E2E,
     GOOD_TPOT,
     GOOD_TTFT,
+    MISSED_KV_FULL,
+    MISSED_PREEMPTED,
+    MISSED_QUEUED,
+    MISSED_RETRIED,
+    MISSED_SLOW,
     N_COMPLETED,
     RECORD_COLUMNS,
     RECORD_SAMPLE,
+    REJECTED_FULL,
     TPOT,
     TPOT_COUNT,
     TPOT_NS,
     TTFT,
     TTFT_US,
+    WAITED_FOR_KV,
 )
 from sim.rng import mix64
 from sim.units import NS_PER_S, NS_PER_US
@@ -112,8 +120,11 @@ class Accounts:
         now = zip(self._in_flight_ns, self.in_flight, self._in_flight_since, strict=True)
         return np.array([(total + n * (t_ns - since)) // NS_PER_US for total, n, since in now], np.int64)
 
-    def completed(self, stream: int, prompt: int, output: int, ttft_ns: int, e2e_ns: int) -> None:
-        """Count a completion: sums, histograms and SLO counters; a single token has no TPOT and cannot miss its target."""
+    def completed(self, stream: int, prompt: int, output: int, ttft_ns: int, e2e_ns: int) -> bool:
+        """Count a completion: sums, histograms and SLO counters; True if it is inside all targets.
+
+        A single token has no TPOT and cannot miss its target.
+        """
         rules, counters, histogram = self.rules[stream], self.counters[stream], self.histograms[stream]
         counters[N_COMPLETED] += 1
         counters[COMPLETED_PROMPT_TOKENS] += prompt
@@ -132,7 +143,21 @@ class Accounts:
         counters[GOOD_TTFT] += good_ttft
         counters[GOOD_TPOT] += good_tpot
         counters[GOOD_E2E] += good_e2e
-        counters[GOOD_ALL] += good_ttft and good_tpot and good_e2e
+        good = good_ttft and good_tpot and good_e2e
+        counters[GOOD_ALL] += good
+        return good
+
+    def missed(self, stream: int, outcome: int, attempts: int, preemptions: int, waited: int) -> None:
+        """Count why a request was not good; `waited` has the bits of `layout.WAITED_FOR_...`."""
+        if attempts > 1 or outcome == FAILED:
+            cause = MISSED_RETRIED
+        elif preemptions:
+            cause = MISSED_PREEMPTED
+        elif waited & WAITED_FOR_KV:
+            cause = MISSED_KV_FULL
+        else:
+            cause = MISSED_QUEUED if waited or outcome == REJECTED_FULL else MISSED_SLOW
+        self.counters[stream][cause] += 1
 
     def wants_record(self, tag: int) -> bool:
         """Whether a request with this random word is among those recorded."""

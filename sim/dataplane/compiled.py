@@ -369,6 +369,7 @@ class CompiledPlane(DataPlane):
                 q = self._request(slot)
                 number = int(m[self._counters(q) - k.T_COUNTERS + k.T_QUEUE])
                 u = self._queue(number)
+                m[q + k.Q_WAITED] |= layout.WAITED_FOR_ROOM
                 doors.prepend(m, u + k.U_LISTS + 2 * m[q + k.Q_LEVEL], q)
                 m[u + k.U_LENGTH] += 1
                 m[k.QUEUED] += 1

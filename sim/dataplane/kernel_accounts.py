@@ -29,10 +29,12 @@ from sim.dataplane.kernel_layout import (
     PENDING_CLIENTS,
     PENDING_CLIENTS_AT,
     PENDING_WIDTH,
+    Q_ADMITTED_NS,
     Q_ARRIVAL_NS,
     Q_ATTEMPT,
     Q_CLIENT,
     Q_CLOSED,
+    Q_DISPATCHED_NS,
     Q_FIRST_NS,
     Q_INDEX,
     Q_NEXT,
@@ -46,6 +48,7 @@ from sim.dataplane.kernel_layout import (
     Q_STREAM,
     Q_TAG,
     Q_TURN,
+    Q_WAITED,
     R_SPEC,
     RECORD_ONE_IN,
     RECORD_WIDTH,
@@ -103,6 +106,11 @@ from sim.dataplane.layout import (
     GOOD_E2E,
     GOOD_TPOT,
     GOOD_TTFT,
+    MISSED_KV_FULL,
+    MISSED_PREEMPTED,
+    MISSED_QUEUED,
+    MISSED_RETRIED,
+    MISSED_SLOW,
     N_ABANDONED,
     N_COMPLETED,
     N_FAILED,
@@ -119,6 +127,7 @@ from sim.dataplane.layout import (
     TTFT_US,
     UNFINISHED,
     USEFUL_PREFILL_TOKENS,
+    WAITED_FOR_KV,
 )
 
 # Accounts by stream.
@@ -195,9 +204,9 @@ def schedule_client(m: IntArray, client: int, from_ns: int, leaves: int) -> None
         m[PENDING_CLIENTS] += 1
 
 
-@compiled(types.void(INTS, INT, INT, INT, INT))
-def count_completed(m: IntArray, q: int, t: int, ttft_ns: int, e2e_ns: int) -> None:
-    """Count a completion: sums, histograms and SLO counters."""
+@compiled(types.boolean(INTS, INT, INT, INT, INT))
+def count_completed(m: IntArray, q: int, t: int, ttft_ns: int, e2e_ns: int) -> bool:
+    """Count a completion: sums, histograms and SLO counters; True if it is inside all targets."""
     output, counters = m[q + Q_OUTPUT], t + T_COUNTERS
     histogram = m[HISTOGRAMS_AT] + m[q + Q_STREAM] * HISTOGRAM_WIDTH
     m[counters + N_COMPLETED] += 1
@@ -220,7 +229,25 @@ def count_completed(m: IntArray, q: int, t: int, ttft_ns: int, e2e_ns: int) -> N
     m[counters + GOOD_TTFT] += good_ttft
     m[counters + GOOD_TPOT] += good_tpot
     m[counters + GOOD_E2E] += good_e2e
-    m[counters + GOOD_ALL] += good_ttft and good_tpot and good_e2e
+    good = good_ttft and good_tpot and good_e2e
+    m[counters + GOOD_ALL] += good
+    return good
+
+
+@compiled(types.void(INTS, INT, INT, INT))
+def count_missed(m: IntArray, q: int, t: int, outcome: int) -> None:
+    """Count why a request was not good."""
+    if m[q + Q_ATTEMPT] > 1 or outcome == FAILED:
+        cause = MISSED_RETRIED
+    elif m[q + Q_PREEMPTIONS]:
+        cause = MISSED_PREEMPTED
+    elif m[q + Q_WAITED] & WAITED_FOR_KV:
+        cause = MISSED_KV_FULL
+    elif m[q + Q_WAITED] or outcome == REJECTED_FULL:
+        cause = MISSED_QUEUED
+    else:
+        cause = MISSED_SLOW
+    m[t + T_COUNTERS + cause] += 1
 
 
 @compiled(types.void(INTS, INT, INT, INT))
@@ -245,6 +272,8 @@ def record(m: IntArray, q: int, net_ns: int, outcome: int) -> None:
     m[at + 12] = m[q + Q_PREEMPTIONS]
     m[at + 13] = m[q + Q_REPLICA]
     m[at + 14] = outcome
+    m[at + 15] = m[q + Q_DISPATCHED_NS]
+    m[at + 16] = m[q + Q_ADMITTED_NS]
     m[RECORDS] += 1
 
 
@@ -253,11 +282,11 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
     """A request leaves the system; a closed-loop client thinks and sends its next one."""
     now_ns, stream = m[NOW_NS], m[q + Q_STREAM]
     t = m[STREAMS_AT] + stream * STREAM_WIDTH
-    net_ns = 0
+    net_ns, good = 0, outcome in (UNFINISHED, REJECTED_TOO_LONG)
     if outcome == COMPLETED:
         net_ns = m[m[SPECS_AT] + m[m[REPLICAS_AT] + m[q + Q_INDEX] * m[REPLICA_WIDTH] + R_SPEC] * SPEC_WIDTH + S_NET_NS]
         arrival_ns = m[q + Q_ARRIVAL_NS]
-        count_completed(m, q, t, m[q + Q_FIRST_NS] - arrival_ns + net_ns, now_ns - arrival_ns + net_ns)
+        good = count_completed(m, q, t, m[q + Q_FIRST_NS] - arrival_ns + net_ns, now_ns - arrival_ns + net_ns)
     elif outcome == FAILED:
         m[t + T_COUNTERS + N_FAILED] += 1
     elif outcome == ABANDONED:
@@ -266,6 +295,8 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
         m[t + T_COUNTERS + N_REJECTED_FULL] += 1
     elif outcome == REJECTED_TOO_LONG:
         m[t + T_COUNTERS + N_REJECTED_TOO_LONG] += 1
+    if not good:
+        count_missed(m, q, t, outcome)
     record(m, q, net_ns, outcome)
     if outcome == UNFINISHED:
         return

@@ -20,10 +20,12 @@ from sim.dataplane.kernel_layout import (
     NONE,
     NOW_NS,
     Q_ADMISSION,
+    Q_ADMITTED_NS,
     Q_CACHED,
     Q_CHUNK,
     Q_DEADLINE_NS,
     Q_DECODE_SHARE_NS,
+    Q_DISPATCHED_NS,
     Q_FINISH,
     Q_FIRST_NS,
     Q_GENERATED,
@@ -41,6 +43,7 @@ from sim.dataplane.kernel_layout import (
     Q_RESERVED,
     Q_STARTED,
     Q_STREAM,
+    Q_WAITED,
     QUEUE_CHANGED,
     QUEUED,
     QUEUES,
@@ -138,6 +141,7 @@ from sim.dataplane.layout import (
     OUTPUT_TOKENS,
     PREEMPTED,
     PREFILL_TOKENS,
+    WAITED_FOR_KV,
 )
 
 # Service queues.
@@ -210,6 +214,7 @@ def enqueue(m: IntArray, r: int, q: int) -> None:
     m[r + R_RESERVED] += m[q + Q_RESERVED]
     m[q + Q_REPLICA] = m[r + R_NUMBER]
     m[q + Q_INDEX] = m[r + R_INDEX]
+    m[q + Q_DISPATCHED_NS] = m[NOW_NS]
 
 
 @compiled(types.void(INTS, INT, INT))
@@ -332,6 +337,7 @@ def admit(m: IntArray, r: int, running: int) -> int:
             continue
         tokens = m[q + Q_PROMPT] + m[q + Q_GENERATED]
         if m[r + R_USED] + tokens + FRAGMENT_TOKENS > m[s + S_KV] - (m[s + S_WATERMARK] if running else 0):
+            m[q + Q_WAITED] |= WAITED_FOR_KV
             return NONE
         unlink(m, line, NONE, q)
         change_queued(m, m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH, -1)
@@ -341,6 +347,7 @@ def admit(m: IntArray, r: int, running: int) -> int:
         m[q + Q_PREFILLED] = 0
         m[q + Q_NEED] = tokens - m[q + Q_CACHED]
         m[q + Q_ADMISSION] = m[r + R_ADMISSIONS]
+        m[q + Q_ADMITTED_NS] = m[NOW_NS]
         m[r + R_ADMISSIONS] += 1
         m[r + R_RUNNING] += 1
         m[r + R_USED] += tokens + FRAGMENT_TOKENS

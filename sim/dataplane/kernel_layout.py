@@ -59,12 +59,13 @@ U_MOST, U_LENGTH, U_WATCH_NOBODY, U_WATCH_ABOVE, U_LISTS = range(5)
     R_LOST_NS, R_ENERGY_J, R_DECODE_SHARE_NS, R_INDEX, R_LISTS,
 ) = range(39)  # fmt: skip
 
-# Words of a request; the last two are floats.
+# Words of a request; the two shares are floats.
 (
     Q_NEXT, Q_NUMBER, Q_ARRIVAL_NS, Q_DEADLINE_NS, Q_STREAM, Q_LEVEL, Q_PROMPT, Q_OUTPUT, Q_CACHED, Q_STARTED,
     Q_GENERATED, Q_PREFILLED, Q_NEED, Q_CHUNK, Q_FIRST_NS, Q_RESERVED, Q_ADMISSION, Q_FINISH, Q_INDEX, Q_REPLICA,
     Q_ATTEMPT, Q_PREEMPTIONS, Q_CLOSED, Q_CLIENT, Q_SESSION, Q_TURN, Q_TAG, Q_PREFILL_SHARE_NS, Q_DECODE_SHARE_NS,
-) = range(29)  # fmt: skip
+    Q_DISPATCHED_NS, Q_ADMITTED_NS, Q_WAITED,
+) = range(32)  # fmt: skip
 SLOT_WIDTH = 32
 # A heap entry is finish count << SLOT_BITS | slot.
 SLOT_BITS = 28

@@ -40,11 +40,13 @@ from sim.dataplane.kernel_layout import (
     LEVELS,
     NONE,
     NOW_NS,
+    Q_ADMITTED_NS,
     Q_ARRIVAL_NS,
     Q_ATTEMPT,
     Q_CACHED,
     Q_DEADLINE_NS,
     Q_DECODE_SHARE_NS,
+    Q_DISPATCHED_NS,
     Q_FIRST_NS,
     Q_GENERATED,
     Q_LEVEL,
@@ -61,6 +63,7 @@ from sim.dataplane.kernel_layout import (
     Q_STREAM,
     Q_TAG,
     Q_TURN,
+    Q_WAITED,
     QUEUE_CHANGED,
     QUEUED,
     QUEUES,
@@ -119,6 +122,7 @@ from sim.dataplane.layout import (
     REJECTED_FULL,
     ROUTER_FIRST_DRAW,
     ROUTER_SECOND_DRAW,
+    WAITED_FOR_ROOM,
 )
 
 # Routing.
@@ -250,6 +254,7 @@ def wait(m: IntArray, q: int) -> None:
         change_queued(m, t, -1)
         leave(m, q, REJECTED_FULL)
         return
+    m[q + Q_WAITED] |= WAITED_FOR_ROOM
     append(m, u + U_LISTS + 2 * m[q + Q_LEVEL], q)
     m[u + U_LENGTH] += 1
     m[QUEUED] += 1
@@ -298,6 +303,9 @@ def arrive(
     m[q + Q_TAG] = tag
     m[q + Q_PREFILL_SHARE_NS] = 0
     m[q + Q_DECODE_SHARE_NS] = 0
+    m[q + Q_DISPATCHED_NS] = -1
+    m[q + Q_ADMITTED_NS] = -1
+    m[q + Q_WAITED] = 0
     m[t + T_COUNTERS + ARRIVED] += 1
     change_in_flight(m, t, 1)
     return q

@@ -42,7 +42,9 @@ OUTCOMES = ("completed", "failed", "abandoned", "queue_full", "too_long", "unfin
 TTFT, TPOT, E2E = range(3)
 LATENCIES = ("ttft", "tpot", "e2e")
 
-# Per-stream cumulative counters of a view, in this order.
+# Per-stream cumulative counters of a view, in this order. The last five are the causes of what was not good: a request that was
+# turned away by a full queue, was abandoned, failed, or completed outside a target counts once, at the first cause that holds: a
+# killed attempt, a preemption, no room in the cache, a wait in the service queue, none of these (the load on its replica).
 COUNTERS = (
     "arrived",
     "completed",
@@ -68,6 +70,11 @@ COUNTERS = (
     "tpot_ns",
     "e2e_us",
     "tpot_count",
+    "missed_retried",
+    "missed_preempted",
+    "missed_kv_full",
+    "missed_queued",
+    "missed_slow",
 )
 (
     ARRIVED,
@@ -94,6 +101,11 @@ COUNTERS = (
     TPOT_NS,
     E2E_US,
     TPOT_COUNT,
+    MISSED_RETRIED,
+    MISSED_PREEMPTED,
+    MISSED_KV_FULL,
+    MISSED_QUEUED,
+    MISSED_SLOW,
 ) = range(len(COUNTERS))
 
 # Columns of a per-request record, in this order.
@@ -113,4 +125,9 @@ RECORD_COLUMNS = (
     "preemptions",
     "replica",
     "outcome",
+    "dispatched_ns",
+    "admitted_ns",
 )
+
+# What has kept a request waiting, ever: no replica had room for it, or it was next in line and its cache did not fit.
+WAITED_FOR_ROOM, WAITED_FOR_KV = 1, 2

@@ -111,6 +111,7 @@ class ReferencePlane(DataPlane):
             self.accounts.change_queued(t_ns, stream, -1)
             self._leave(request, layout.REJECTED_FULL)
             return
+        request.waited |= layout.WAITED_FOR_ROOM
         self.queues[rules.queue][request.level].append(request)
         self._check_queue_above(rules.queue)
 
@@ -138,7 +139,7 @@ class ReferencePlane(DataPlane):
         replica.outstanding += 1
         request.reserved = request.prompt_tokens + request.generated
         replica.reserved += request.reserved
-        request.replica = replica.number
+        request.replica, request.dispatched_ns = replica.number, self._now_ns
 
     def _queue_length(self, queue: int) -> int:
         return sum(len(level) for level in self.queues[queue])
@@ -243,6 +244,7 @@ class ReferencePlane(DataPlane):
                 continue
             tokens = request.prompt_tokens + request.generated
             if replica.used + tokens + layout.FRAGMENT_TOKENS > spec.kv_tokens - (spec.watermark_tokens if running else 0):
+                request.waited |= layout.WAITED_FOR_KV
                 return None
             waiting.popleft()
             self.accounts.change_queued(self._now_ns, request.stream, -1)
@@ -250,7 +252,7 @@ class ReferencePlane(DataPlane):
                 request.cached_tokens = 0
             request.started = True
             request.prefilled, request.need_tokens = 0, tokens - request.cached_tokens
-            request.admission = replica.admissions
+            request.admission, request.admitted_ns = replica.admissions, self._now_ns
             replica.admissions += 1
             replica.running += 1
             replica.used += tokens + layout.FRAGMENT_TOKENS
@@ -363,19 +365,21 @@ class ReferencePlane(DataPlane):
     def _leave(self, request: Request, outcome: int) -> None:
         """A request leaves the system; a closed-loop client thinks and sends its next one."""
         t_ns, stream, counters = self._now_ns, request.stream, self.accounts.counters[request.stream]
-        net_ns = 0
+        net_ns, good = 0, outcome in (layout.UNFINISHED, layout.REJECTED_TOO_LONG)
         if outcome == layout.COMPLETED:
             net_ns = self.by_number[request.replica].spec.net_ns
             ttft_ns, e2e_ns = request.first_token_ns - request.arrival_ns + net_ns, t_ns - request.arrival_ns + net_ns
-            self.accounts.completed(stream, request.prompt_tokens, request.output_tokens, ttft_ns, e2e_ns)
+            good = self.accounts.completed(stream, request.prompt_tokens, request.output_tokens, ttft_ns, e2e_ns)
             counters[layout.USEFUL_PREFILL_TOKENS] += request.prefilled
         elif outcome != layout.UNFINISHED:
             counters[_COUNTER_OF[outcome]] += 1
+        if not good:
+            self.accounts.missed(stream, outcome, request.attempt, request.preemptions, request.waited)
         if self.accounts.wants_record(request.tag):
             self.accounts.records.append((
                 request.number, stream, request.client, request.session, request.turn, request.arrival_ns, request.first_token_ns,
                 t_ns, net_ns, request.prompt_tokens, request.output_tokens, request.attempt, request.preemptions,
-                request.replica, outcome,
+                request.replica, outcome, request.dispatched_ns, request.admitted_ns,
             ))  # fmt: skip
         if outcome == layout.UNFINISHED:
             return
@@ -483,6 +487,7 @@ class ReferencePlane(DataPlane):
                 full.add(queue)
                 back.append(request)
         for request in reversed(back):
+            request.waited |= layout.WAITED_FOR_ROOM
             self.queues[self.config.streams[request.stream].queue][request.level].appendleft(request)
         for queue in sorted(full):
             self._check_queue_above(queue)

@@ -24,10 +24,12 @@ class Request:
 
     `need_tokens` is what its prefill must compute (the prompt, and tokens generated before a preemption), `prefilled` how much of
     it is done since the last admission. `started` means admitted anywhere, ever. `level` is its priority, 0 for the highest.
+    `waited` says what has kept it waiting, in the bits of `layout.WAITED_FOR_...`.
     """
 
     __slots__ = (
         "admission",
+        "admitted_ns",
         "arrival_ns",
         "attempt",
         "cached_tokens",
@@ -35,6 +37,7 @@ class Request:
         "closed",
         "deadline_ns",
         "decode_share_ns",
+        "dispatched_ns",
         "finish_count",
         "first_token_ns",
         "generated",
@@ -53,6 +56,7 @@ class Request:
         "stream",
         "tag",
         "turn",
+        "waited",
     )
 
     def __init__(self, number: int, arrival_ns: int, row: tuple[int, ...], closed: bool, deadline_ns: int, level: int) -> None:
@@ -61,7 +65,8 @@ class Request:
         self.prompt_tokens, self.output_tokens, self.stream, self.tag = prompt_tokens, output_tokens, stream, tag
         self.client, self.session, self.turn = client, session, turn
         self.cached_tokens = min(prefix_tokens, prompt_tokens - 1) if prefix == 0 else 0
-        self.attempt, self.preemptions, self.started = 1, 0, False
+        self.attempt, self.preemptions, self.started, self.waited = 1, 0, False, 0
+        self.dispatched_ns = self.admitted_ns = -1
         self.generated, self.prefilled, self.need_tokens = 0, 0, 0
         self.first_token_ns, self.replica, self.reserved, self.admission, self.finish_count = -1, -1, 0, 0, 0
         self.prefill_share_ns, self.decode_share_ns = 0.0, 0.0

@@ -204,7 +204,7 @@ class Played:
         """All of it as arrays by name, times relative to the start."""
         start_ns, tables = self.start_ns, {"histograms": self.histograms}
         for name, column in self.records.items():
-            at = name in ("arrival_ns", "first_token_ns", "leave_ns")
+            at = name.endswith("_ns") and name != "net_ns"
             tables[f"records.{name}"] = np.where(column >= 0, column - start_ns, -1) if at else column
         for number, view in enumerate(self.views):
             for field in fields(view):

@@ -219,7 +219,7 @@ def test_records_are_taken_once_in_order_of_leaving(engine: Engine) -> None:
     assert {name: column.tolist() for name, column in early.items()} == {
         "request": [1], "stream": [0], "client": [5], "session": [7], "turn": [9], "arrival_ns": [0],
         "first_token_ns": [2 * MS], "leave_ns": [2 * MS], "net_ns": [0], "prompt_tokens": [11], "output_tokens": [1],
-        "attempts": [1], "preemptions": [0], "replica": [0], "outcome": [0],
+        "attempts": [1], "preemptions": [0], "replica": [0], "outcome": [0], "dispatched_ns": [0], "admitted_ns": [MS],
     }  # fmt: skip
     go(plane, 9 * MS)
     assert plane.take_records()["request"].tolist() == [0]
