@@ -156,6 +156,8 @@ def _check_service(name: str, service: Service, scenario: Scenario, problems: Pr
     _check_between(f"{path}.max_queue", service.max_queue, 0, 10**9, problems)
     _check_between(f"{path}.max_attempts", service.max_attempts, 1, 1000, problems)
     _check_between(f"{path}.priority", service.priority, -1000, 1000, problems)
+    if service.timezone is not None:
+        _check_timezone(f"{path}.timezone", service.timezone, problems)
 
 
 def _check_list(path: str, listed: list[str], kind: str, known: Mapping[str, object], problems: Problems) -> None:
@@ -267,13 +269,16 @@ def _check_failures(scenario: Scenario, problems: Problems) -> None:
         _check_between(f"{path}.nodes", failure.nodes, 1, MOST_COUNT, problems)
 
 
-def _check_account(scenario: Scenario, problems: Problems) -> None:
-    zone = scenario.account.timezone
+def _check_timezone(path: str, zone: str, problems: Problems) -> None:
     try:
         ZoneInfo(zone)
     except (ValueError, OSError, LookupError):
         example = "a name of the IANA database, for instance Europe/Berlin"
-        problems.add("account.timezone", zone, "is not a time zone", example, choices=available_timezones())
+        problems.add(path, zone, "is not a time zone", example, choices=available_timezones())
+
+
+def _check_account(scenario: Scenario, problems: Problems) -> None:
+    _check_timezone("account.timezone", scenario.account.timezone, problems)
     problems.check(bool(scenario.account.name.strip()), "account.name", scenario.account.name, "is empty", "a name")
     energy = scenario.energy
     _check_between("energy.pue", energy.pue, 1.0, 10.0, problems)

@@ -47,6 +47,7 @@ class Service:
     queue_timeout_s : a request not admitted this long after its arrival is abandoned; None for never.
     max_queue : bound of the service queue for new arrivals; None for no bound.
     max_attempts : attempts before a request on killed replicas fails.
+    timezone : of the months and weeks in which its SLOs are judged; None for the account's.
     """
 
     workload: Workload = field(default_factory=Workload)
@@ -57,6 +58,7 @@ class Service:
     queue_timeout_s: float | None = None
     max_queue: int | None = None
     max_attempts: int = 3
+    timezone: str | None = None
 
 
 @dataclass
