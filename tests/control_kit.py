@@ -36,7 +36,6 @@ def scenario(**changes: Any) -> Scenario:
     """One chat service on single-GPU machines whose cold start takes exactly 150 s, 140 s of it paid for."""
     parts: dict[str, Any] = {
         "horizon": "1h",
-        "engine": "compiled",
         "services": {"chat": Service(workload=poisson(), deployments=["llama"], slo=Slo(ttft_s=1.0))},
         "deployments": {"llama": Deployment(pools=["gpu"], autoscaler=Static(replicas=1))},
         "pools": {"gpu": Pool(cold_start=FIXED)},

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupt_kit import billcast, interrupt
 
 import sim.studies.runner
 from sim import open_run
@@ -47,7 +48,7 @@ def test_a_run_prints_its_report_and_writes_its_folder(capsys, tmp_path):
 def test_the_default_folder_is_below_outputs(capsys, tmp_path):
     assert _outcome(capsys, "run", *SHORT)[0] == 0
     [folder] = (tmp_path / "outputs" / "peer_w3").iterdir()
-    assert json.loads((folder / "summary.json").read_text())["engine"]["name"] == "reference"
+    assert json.loads((folder / "summary.json").read_text())["engine"]["name"] == "compiled"
 
 
 BAD = ["hroizon=1h", "rate_per_s=-2", "seed=one", "model=llama-2-70b", "tensor_parallel=1", "warmup=9h"]
@@ -135,28 +136,11 @@ def test_debug_shows_the_traceback(monkeypatch):
         main(["run", *SHORT, "--debug"])
 
 
-def _listen_to_interrupts():
-    """A suite started in the background ignores Ctrl-C, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_stops_a_run_and_leaves_nothing(tmp_path):
-    process = subprocess.Popen(
-        [*BILLCAST, "run", "scenario=bench_chat8", "horizon=3650d", "out=result"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=_listen_to_interrupts,  # noqa: PLW1509  # the child becomes another program at once
-    )
-    # The run's own temporary folder shows that it has begun.
-    deadline = time.monotonic() + 60
-    while not any(tmp_path.iterdir()) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert (out, err.strip()) == ("", "billcast: stopped; nothing half-written is left")
+    with billcast("run", "scenario=bench_chat8", "horizon=3650d", "records=all", "out=result") as process:
+        # Records on disk show that requests are being simulated.
+        code, out, err = interrupt(process, lambda: any(tmp_path.rglob("requests.*.part.parquet")))
+    assert (code, out, err.strip()) == (130, "", "billcast: stopped; nothing half-written is left")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from interrupt_kit import billcast, interrupt
 
 from sim import open_run
 from sim.app.cli import main
@@ -280,27 +279,10 @@ def test_equal_jobs_have_folders_of_their_own(tmp_path):
     assert first.folder.split("-")[1] == second.folder.split("-")[1]
 
 
-def _listen_to_interrupts():
-    """A suite started in the background ignores Ctrl-C, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_keeps_what_had_finished(tmp_path):
-    words = [sys.executable, "-m", "sim.app.cli", "sweep", "scenario=bench_chat8", "horizon=1s,3650d", "out=all"]
-    process = subprocess.Popen(
-        words,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=_listen_to_interrupts,  # noqa: PLW1509  # the child becomes another program at once
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("all/.001*")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    with billcast("sweep", "scenario=bench_chat8", "horizon=10s,3650d", "records=all", "out=all") as process:
+        code, out, err = interrupt(process, lambda: any(tmp_path.glob("all/.001*/**/requests.*.part.parquet")))
+    assert code == 130
     assert "the jobs that had finished are kept" in err
     assert "1 of 2 jobs done" in out
     assert [row["status"] for row in _table(tmp_path / "all")] == ["ok", "not run"]

@@ -21,7 +21,7 @@ def test_cold_start_and_spot(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     folder = EXPERIMENTS / "01_cold_start_and_spot"
     code = main([
         "sweep", "--config-dir", str(folder), "scenario=slow_boots,fast_boots", f"out={tmp_path / 'sweep'}", "horizon=10m",
-        "engine=reference", "placement.on_demand_percentage=100,0", "deployments.llama_8b.autoscaler.metrics.0.target=12,24",
+        "placement.on_demand_percentage=100,0", "deployments.llama_8b.autoscaler.metrics.0.target=12,24",
         "rate_per_s=1.0",
     ])  # fmt: skip
     assert code == 0
