@@ -24,6 +24,7 @@ LONGEST_HORIZON_NS = 3660 * NS_PER_DAY
 MOST_WINDOWS = 1_000_000
 MOST_USD_PER_HOUR = 1_000_000
 MOST_COUNT = 1_000_000
+MOST_REPLICATIONS, MOST_WORKERS = 10_000, 1_000
 LONGEST_S = 30 * 86_400.0
 
 
@@ -101,6 +102,8 @@ def _check_run(scenario: Scenario, problems: Problems) -> None:
     for name in ("seed", "replication"):
         value = getattr(scenario, name)
         problems.check(value >= 0, name, value, "must not be negative", ">= 0")
+    _check_between("replications", scenario.replications, 1, MOST_REPLICATIONS, problems)
+    _check_between("workers", scenario.workers, 1, MOST_WORKERS, problems)
     problems.check(scenario.engine in ENGINES, "engine", scenario.engine, "is not an engine", choices=ENGINES)
     known = _RECORDS.fullmatch(scenario.records) is not None
     problems.check(known, "records", scenario.records, "is not a choice of records", "none, all, or sample:N for one request in N")

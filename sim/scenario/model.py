@@ -228,6 +228,8 @@ class Scenario:
     ----------
     start : calendar instant, ISO 8601. horizon : simulated time. warmup : excluded from summaries and SLOs, not from the bill.
     window : reporting interval. seed, replication : name the random streams.
+    replications : how many runs, with random streams of their own, from `replication` on. workers : processes for them; None is
+        one a core, and one for a job of a sweep.
     engine : "compiled", or "reference" (the specification in plain Python: the same integers, a hundred times slower).
     records : "none", "all", or "sample:1000" for one request in a thousand.
     catalog : path of a user's catalog overlay, or "".
@@ -242,6 +244,8 @@ class Scenario:
     window: str = "1h"
     seed: int = 1
     replication: int = 0
+    replications: int = 1
+    workers: int | None = None
     engine: str = "compiled"
     records: str = "none"
     catalog: str = ""
@@ -289,8 +293,8 @@ class Scenario:
         return plain
 
     def digest(self) -> str:
-        """Return a hash of everything that decides the result (`out` does not)."""
-        text = json.dumps({**self.to_dict(), "out": ""}, sort_keys=True)
+        """Return a hash of everything that decides the result (`out` and `workers` do not)."""
+        text = json.dumps({**self.to_dict(), "out": "", "workers": None}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
