@@ -87,10 +87,7 @@ def tokens_by_service(result: RunResult) -> dict[str, dict[str, int]]:
 
 def latency_by_service(result: RunResult) -> dict[str, dict[str, dict[str, float | None]]]:
     """Return exact means, and quantiles from the histograms of all segments together, in seconds; None where nothing completed."""
-    histograms: dict[tuple[str, str], Any] = {}
-    table = result.sql("SELECT service, latency, bin, sum(count) AS count FROM histograms GROUP BY ALL ORDER BY ALL")
-    for service, latency, number, count in zip(*table.values(), strict=True):
-        histograms.setdefault((service, latency), np.zeros(BINS, np.int64))[number] += count
+    histograms = histograms_by_service(result)
     empty = np.zeros(BINS, np.int64)
     windows = result.table("windows")
     found: dict[str, dict[str, dict[str, float | None]]] = {}
@@ -98,9 +95,22 @@ def latency_by_service(result: RunResult) -> dict[str, dict[str, dict[str, float
         found[service] = {}
         for latency in TARGETS:
             counts = histograms.get((service, latency), empty)
-            quantiles = {name: _number(quantile_ns(counts, q) / NS_PER_S) for name, q in QUANTILES.items()}
-            found[service][f"{latency}_s"] = {"mean": _mean_s(windows, service, latency), **quantiles}
+            found[service][f"{latency}_s"] = {"mean": _mean_s(windows, service, latency), **quantiles_s(counts)}
     return found
+
+
+def histograms_by_service(result: RunResult) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
+    """Return (service, latency) -> completions per bin, shape (BINS,), over the measured time; those of several runs add up."""
+    histograms: dict[tuple[str, str], npt.NDArray[np.int64]] = {}
+    table = result.sql("SELECT service, latency, bin, sum(count) AS count FROM histograms GROUP BY ALL ORDER BY ALL")
+    for service, latency, number, count in zip(*table.values(), strict=True):
+        histograms.setdefault((service, latency), np.zeros(BINS, np.int64))[number] += count
+    return histograms
+
+
+def quantiles_s(counts: npt.NDArray[np.int64]) -> dict[str, float | None]:
+    """Return the quantiles of a latency histogram in seconds; None where it is empty."""
+    return {name: _number(quantile_ns(counts, q) / NS_PER_S) for name, q in QUANTILES.items()}
 
 
 def _mean_s(windows: Mapping[str, npt.NDArray[Any]], service: str, latency: str) -> float | None:
