@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ TABLES: dict[str, Table] = {
                 ("good_tpot", "BIGINT", "requests", "completed within the TPOT target (single tokens included)"),
                 ("good_e2e", "BIGINT", "requests", "completed within the E2E target"),
                 ("good_all", "BIGINT", "requests", "completed within all targets"),
+                ("missed_retried", "BIGINT", "requests", "not good (too long ones aside): an attempt of theirs was killed"),
+                ("missed_preempted", "BIGINT", "requests", "not good, none of the above: preempted for lack of KV"),
+                ("missed_kv_full", "BIGINT", "requests", "not good, none of the above: waited because their KV did not fit"),
+                ("missed_queued", "BIGINT", "requests", "not good, none of the above: waited because no replica had room"),
+                ("missed_slow", "BIGINT", "requests", "not good, none of the above: the load on their replica"),
                 ("queued_mean", "DOUBLE", "requests", "time mean of waiting requests"),
                 ("in_flight_mean", "DOUBLE", "requests", "time mean of requests in the system"),
                 ("in_flight_end", "BIGINT", "requests", "requests in the system at the end of the window"),
@@ -84,9 +89,11 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "histograms",
-            "one bin of one latency of one stream, over the measured time; empty bins are left out",
-            ("stream", "latency", "bin"),
+            "one bin of one latency of one stream in one piece of the measured time; empty bins are left out",
+            ("start_ns", "stream", "latency", "bin"),
             _columns(
+                ("start_ns", "BIGINT", "ns", "start of the piece; pieces are cut at the months and weeks of the service's zone"),
+                ("end_ns", "BIGINT", "ns", "end of the piece"),
                 ("stream", "INTEGER", "", "stream number"),
                 ("service", "VARCHAR", "", "service"),
                 ("segment", "VARCHAR", "", "segment"),

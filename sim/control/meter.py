@@ -1,8 +1,8 @@
 """The meter: reads the data planes at every cut of time and writes down who used what.
 
-Time is cut at the hours of the account, at the ends of reporting windows, at the end of the warm-up and at the end of the run.
-A cut lies after everything that happens at its instant, so a window is (start, end]. Looking changes nothing: cutting finer changes
-no other row.
+Time is cut at the hours of the account, at the ends of reporting windows, where a month or a week of a service begins, at the end
+of the warm-up and at the end of the run. A cut lies after everything that happens at its instant, so a window is (start, end].
+Looking changes nothing: cutting finer changes no other row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from sim.control.provisioner import Provisioner
 from sim.control.world import World
 from sim.dataplane.engine import ReplicaTotals, View
 from sim.dataplane.layout import COUNTERS, LATENCIES, OUTCOMES
+from sim.domain.traffic import Stream
 from sim.domain.usage import Lease, UsageSlice
+from sim.results.periods import Calendar
 from sim.results.spool import Spool
 from sim.scenario.model import Scenario
 from sim.units import NS_PER_S, duration_ns
@@ -30,7 +32,23 @@ from sim.units import NS_PER_S, duration_ns
 IntArray = npt.NDArray[np.int64]
 
 _LEFT = ("completed", "failed", "abandoned", "rejected_full", "rejected_too_long")
-_SUMMED = ("arrived", "completed", "failed", "abandoned", "retried", "preempted", "good_ttft", "good_tpot", "good_e2e", "good_all")
+_SUMMED = (
+    "arrived",
+    "completed",
+    "failed",
+    "abandoned",
+    "retried",
+    "preempted",
+    "good_ttft",
+    "good_tpot",
+    "good_e2e",
+    "good_all",
+    "missed_retried",
+    "missed_preempted",
+    "missed_kv_full",
+    "missed_queued",
+    "missed_slow",
+)
 
 
 def cut_times(scenario: Scenario, ledger_cuts: Iterable[int]) -> Iterator[int]:
@@ -42,8 +60,9 @@ def cut_times(scenario: Scenario, ledger_cuts: Iterable[int]) -> Iterator[int]:
     """
     horizon_ns, window_ns, warmup_ns = scenario.horizon_ns, duration_ns(scenario.window), duration_ns(scenario.warmup)
     windows = range(window_ns, horizon_ns, window_ns)
+    calendar = Calendar.of(scenario.to_dict())
     last = 0
-    for at in merge(windows, ledger_cuts, [warmup_ns]):
+    for at in merge(windows, ledger_cuts, [warmup_ns], *(calendar.cuts(service) for service in scenario.services)):
         if last < at < horizon_ns:
             yield at
             last = at
@@ -121,8 +140,14 @@ class Meter:
         self.window_ns, self.warmup_ns = duration_ns(scenario.window), duration_ns(scenario.warmup)
         self.last_ns = 0
         self.marks: dict[int, _Mark] = {}
+        calendar = Calendar.of(scenario.to_dict())
+        self.calendar_cuts = {service: frozenset(calendar.cuts(service)) for service in scenario.services}
+        self.window_ends = frozenset({self.warmup_ns, scenario.horizon_ns}).union(*self.calendar_cuts.values())
         self.window = _WindowSums(len(world.streams))
-        self.warm_histograms = self.window.histograms
+        # By stream: the cumulative histograms at the start of the piece of calendar, and that start.
+        self.piece_histograms = self.window.histograms.copy()
+        self.piece_start_ns = [0] * len(world.streams)
+        self.edges_ns = edges_ns()
         self.steps = 0
 
     def run(self, env: simpy.Environment) -> Generator[simpy.Event, None, None]:
@@ -137,7 +162,7 @@ class Meter:
         slices = self._slices(at_ns, views)
         self._accrue(slices)
         self._book(at_ns, slices)
-        if at_ns % self.window_ns == 0 or at_ns in (self.warmup_ns, self.world.resolved.scenario.horizon_ns):
+        if at_ns % self.window_ns == 0 or at_ns in self.window_ends:
             self._close_window(at_ns, views)
         self.last_ns = at_ns
 
@@ -250,9 +275,23 @@ class Meter:
             fresh.histograms[numbers] = plane.engine.histograms()
         for stream in self.world.streams:
             self._write_window(at_ns, stream.number, window, fresh)
-        if at_ns == self.warmup_ns:
-            self.warm_histograms = fresh.histograms
+            if at_ns in self.calendar_cuts[stream.service] or at_ns in (self.warmup_ns, self.world.resolved.scenario.horizon_ns):
+                self._close_piece(at_ns, stream, fresh.histograms[stream.number])
         self.window = fresh
+
+    def _close_piece(self, at_ns: int, stream: Stream, histograms: IntArray) -> None:
+        """Write the histograms of a stream since its last month or week began; nothing where that is the warm-up."""
+        start_ns, counts = self.piece_start_ns[stream.number], histograms - self.piece_histograms[stream.number]
+        self.piece_start_ns[stream.number], self.piece_histograms[stream.number] = at_ns, histograms
+        if at_ns <= self.warmup_ns:
+            return
+        for index, latency in enumerate(LATENCIES):
+            for number in np.flatnonzero(counts[index]).tolist():
+                self.sink.append("histograms", {
+                    "start_ns": start_ns, "end_ns": at_ns, "stream": stream.number, "service": stream.service,
+                    "segment": stream.segment, "latency": latency, "bin": number, "low_ns": float(self.edges_ns[number]),
+                    "high_ns": float(self.edges_ns[number + 1]), "count": int(counts[index, number]),
+                })  # fmt: skip
 
     def _write_window(self, at_ns: int, number: int, before: _WindowSums, now: _WindowSums) -> None:
         stream = self.world.streams[number]
@@ -291,19 +330,9 @@ class Meter:
     # The end
 
     def finish(self, at_ns: int, views: list[View]) -> None:
-        """Book the rest, close everything that is still open, and write the histograms of the measured time."""
+        """Book the rest and close everything that is still open."""
         self.provisioner.end_of_run(at_ns)
         self.cut(at_ns, views)
-        edges = edges_ns()
-        measured = self.window.histograms - self.warm_histograms
-        for stream in self.world.streams:
-            for index, latency in enumerate(LATENCIES):
-                for number in np.flatnonzero(measured[stream.number, index]).tolist():
-                    self.sink.append("histograms", {
-                        "stream": stream.number, "service": stream.service, "segment": stream.segment, "latency": latency,
-                        "bin": number, "low_ns": float(edges[number]), "high_ns": float(edges[number + 1]),
-                        "count": int(measured[stream.number, index, number]),
-                    })  # fmt: skip
 
     def _write_node(self, node: Node) -> None:
         pool = self.world.resolved.pools[node.pool]

@@ -23,6 +23,12 @@ _LAWS: tuple[tuple[str, str], ...] = (
             OR good_all > least(good_ttft, good_tpot, good_e2e) OR tpot_count > completed""",
     ),
     (
+        "a request that was not good has one cause, but for those that were too long",
+        """SELECT stream, start_ns, total - good_all AS not_good, causes, rejected FROM (
+            SELECT *, missed_retried + missed_preempted + missed_kv_full + missed_queued + missed_slow AS causes FROM windows
+        ) WHERE causes > total - good_all OR causes < total - good_all - rejected""",
+    ),
+    (
         "windows of a stream follow each other without gaps",
         """SELECT stream, start_ns, end_ns, next_ns FROM (
             SELECT stream, start_ns, end_ns, lead(start_ns) OVER (PARTITION BY stream ORDER BY start_ns) AS next_ns FROM windows
