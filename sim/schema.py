@@ -280,5 +280,48 @@ TABLES: dict[str, Table] = {
                 ("admitted_ns", "BIGINT", "ns", "last admission to a batch, -1 if none"),
             ),
         ),
+        Table(
+            "client_counters",
+            "one client of one service, as counted by a tap `clients`; the most frequent ones where there are more than it keeps",
+            ("tap", "service", "client"),
+            _columns(
+                ("tap", "VARCHAR", "", "name of the tap"),
+                ("service", "VARCHAR", "", "service"),
+                ("client", "BIGINT", "", "client, 0 where it is not known"),
+                ("counts", "VARCHAR", "", "what is counted: arrivals or completions"),
+                ("requests", "BIGINT", "requests", "requests; exact where requests_error is 0, else too high by at most that"),
+                ("requests_error", "BIGINT", "requests", "most by which requests is too high (Space-Saving)"),
+                ("prompt_tokens", "BIGINT", "tokens", "prompt tokens; where requests_error is above 0 only since it is kept"),
+                ("output_tokens", "BIGINT", "tokens", "output tokens asked for; likewise"),
+                ("others_at_most", "BIGINT", "requests", "most requests of any client that has no row; 0 where all have one"),
+            ),
+        ),
+        Table(
+            "tier_counters",
+            "one stream in one reporting interval, as counted by a tap `tiers`",
+            ("tap", "start_ns", "stream"),
+            _columns(
+                ("tap", "VARCHAR", "", "name of the tap"),
+                ("start_ns", "BIGINT", "ns", "start of the window, exclusive"),
+                ("end_ns", "BIGINT", "ns", "end of the window, inclusive"),
+                ("stream", "INTEGER", "", "stream number"),
+                ("service", "VARCHAR", "", "service"),
+                ("segment", "VARCHAR", "", "segment of the service's users"),
+                ("counts", "VARCHAR", "", "what is counted: arrivals (by their own time) or completions (by the time of leaving)"),
+                ("requests", "BIGINT", "requests", "requests"),
+                ("prompt_tokens", "BIGINT", "tokens", "their prompt tokens"),
+                ("output_tokens", "BIGINT", "tokens", "output tokens they asked for"),
+            ),
+        ),
+        Table(
+            "tap_values",
+            "one number that a tap without a table of its own has at the end of the run",
+            ("tap", "name"),
+            _columns(
+                ("tap", "VARCHAR", "", "name of the tap"),
+                ("name", "VARCHAR", "", "name of the number"),
+                ("value", "DOUBLE", "", "the number"),
+            ),
+        ),
     )
 }

@@ -11,7 +11,7 @@ from sim.scenario import Scenario
 from sim.scenario.plain import places
 
 # Dictionaries by name: a key below one of them may be new, if it says so with "+".
-NAMED = ("services", "deployments", "pools")
+NAMED = ("services", "deployments", "pools", "taps")
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from sim.results.spool import Spool
 from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.units import NS_PER_MINUTE
 
-# Progress is shown and Ctrl-C noticed at least this often in simulated time; cutting an advance changes nothing.
+# Progress is shown, Ctrl-C noticed and records taken at least this often in simulated time; cutting an advance changes nothing.
 BREATH_NS = 10 * NS_PER_MINUTE
 
 
@@ -79,6 +79,7 @@ def run(world: World, sink: Spool, progress: Callable[[Progress], None] | None =
             Controller(env, world, provisioner, sink, name, deployment.autoscaler).start()
     for failure in scenario.failures:
         env.process(fail(env, failure, provisioner))
+    world.taps.start(world.streams, meter.window_ends_ns())
     env.process(meter.run(env))
     for probe in probes:
         env.process(probe(env, world))
@@ -96,7 +97,9 @@ class _Loop:
         now_ns, acted = 0, True
         while now_ns < self.end_ns or acted:
             mark = time.perf_counter()
-            now_ns = self._advance(now_ns, min(self._next_control_ns(), self.end_ns, now_ns + BREATH_NS))
+            now_ns = self._advance(now_ns, min(self._next_control_ns(), self.end_ns, (now_ns // BREATH_NS + 1) * BREATH_NS))
+            if now_ns % BREATH_NS == 0:
+                self.meter.take_records()
             self.advance_s += time.perf_counter() - mark
             mark = time.perf_counter()
             acted = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import merge
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +151,12 @@ class Meter:
         self.edges_ns = edges_ns()
         self.steps = 0
 
+    def window_ends_ns(self) -> IntArray:
+        """Return the ends of all windows, int64, increasing."""
+        horizon_ns = self.world.resolved.scenario.horizon_ns
+        ends_ns = self.window_ends.union(range(self.window_ns, horizon_ns, self.window_ns))
+        return np.array(sorted(end_ns for end_ns in ends_ns if 0 < end_ns <= horizon_ns), np.int64)
+
     def run(self, env: simpy.Environment) -> Generator[simpy.Event, None, None]:
         """The meter as a SimPy process: one look at every cut."""
         for at_ns in cut_times(self.world.resolved.scenario, self.ledger.cuts()):
@@ -158,12 +165,13 @@ class Meter:
 
     def cut(self, at_ns: int, views: list[View]) -> None:
         """Book everything since the last cut."""
-        self._take_records()
+        self.take_records()
         slices = self._slices(at_ns, views)
         self._accrue(slices)
         self._book(at_ns, slices)
         if at_ns % self.window_ns == 0 or at_ns in self.window_ends:
             self._close_window(at_ns, views)
+            self.world.taps.write(self.sink, at_ns, last=at_ns == self.world.resolved.scenario.horizon_ns)
         self.last_ns = at_ns
 
     # Slices of use
@@ -354,19 +362,30 @@ class Meter:
             "prefill_tokens": mark.prefill_tokens, "output_tokens": mark.output_tokens, "energy_j": mark.energy_j,
         })  # fmt: skip
 
-    def _take_records(self) -> None:
+    def take_records(self) -> None:
+        """Hand the records of the requests that have left to the taps, and where they are asked for to their table."""
         for plane in self.world.planes:
-            records = plane.engine.take_records()
+            records: dict[str, npt.NDArray[Any]] = dict(plane.engine.take_records())
             if len(records["request"]):
-                living = self.provisioner.by_plane_number
-                replicas = [living.get((plane.number, local)) for local in records["replica"].tolist()]
-                streams = [plane.streams[local] for local in records["stream"].tolist()]
-                self.sink.extend("requests", {
-                    **records,
-                    "plane": np.full(len(streams), plane.number),
-                    "stream": [stream.number for stream in streams],
-                    "service": [stream.service for stream in streams],
-                    "segment": [stream.segment for stream in streams],
-                    "replica": [NOT_REACHED if replica is None else replica.number for replica in replicas],
-                    "outcome": [OUTCOMES[outcome] for outcome in records["outcome"].tolist()],
-                })  # fmt: skip
+                records["stream"] = np.array([stream.number for stream in plane.streams])[records["stream"]]
+                records["replica"] = self._replica_numbers(plane.number, records["replica"])
+                self.world.taps.outcomes(records)
+                if self.world.resolved.scenario.records_every:
+                    self._write_requests(plane.number, records)
+
+    def _replica_numbers(self, plane: int, local: IntArray) -> IntArray:
+        """The run's numbers of replicas known to a plane by its own."""
+        living = self.provisioner.by_plane_number
+        found, inverse = np.unique(local, return_inverse=True)
+        replicas = [living.get((plane, number)) for number in found.tolist()]
+        return np.array([NOT_REACHED if replica is None else replica.number for replica in replicas], np.int64)[inverse]
+
+    def _write_requests(self, plane: int, records: dict[str, npt.NDArray[Any]]) -> None:
+        streams = self.world.streams
+        self.sink.extend("requests", {
+            **records,
+            "plane": np.full(len(records["request"]), plane),
+            "service": np.array([stream.service for stream in streams], object)[records["stream"]],
+            "segment": np.array([stream.segment for stream in streams], object)[records["stream"]],
+            "outcome": np.array(OUTCOMES, object)[records["outcome"]],
+        })  # fmt: skip

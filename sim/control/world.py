@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from sim.control.taps import Taps
 from sim.dataplane.engine import UNLIMITED, DataPlane, PlaneConfig, ReplicaSpec, StreamRules
 from sim.dataplane.reference import ReferencePlane
 from sim.domain.traffic import RequestBlock, Source, Stream
@@ -59,7 +60,7 @@ class World:
     Parameters
     ----------
     planes : data planes. plane_of : deployment -> plane number. streams : all streams, by number.
-    generate_s : wall time spent drawing requests, measured.
+    taps : what sees the requests go by. generate_s : wall time spent drawing requests, measured.
     """
 
     resolved: Resolved
@@ -67,6 +68,7 @@ class World:
     plane_of: dict[str, int] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
+    taps: Taps = field(default_factory=lambda: Taps({}))
     generate_s: float = 0.0
 
     def timed(self, blocks: Iterable[RequestBlock]) -> Iterator[RequestBlock]:
@@ -90,6 +92,7 @@ def build_world(resolved: Resolved) -> World:
     """
     world = World(resolved)
     _open_sources(world)
+    world.taps = Taps.of(resolved.scenario, world.sources)
     for services in resolved.scenario.planes():
         _build_plane(world, services)
     return world
@@ -152,9 +155,9 @@ def _build_plane(world: World, services: list[str]) -> None:
         streams=tuple(rules),
         max_queue=tuple(_or_unlimited(scenario.services[name].max_queue) for name in services),
         router=scenario.services[services[0]].router,
-        records=scenario.records_every,
+        records=1 if world.taps.sees_outcomes else scenario.records_every,
     )
-    arrivals = world.timed(merge(sources, keys))
+    arrivals = world.taps.passing(world.timed(merge(sources, keys)), streams[0].number)
     engine = ENGINES[scenario.engine]()(config, arrivals, merge_clients(sources, keys))
     plane = Plane(len(world.planes), engine, config, services, streams, spec_numbers, accepted)
     world.planes.append(plane)

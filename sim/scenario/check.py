@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from sim.catalog.loader import Catalog, load_catalog
 from sim.errors import InputError, Problems
+from sim.policies.taps.base import check_table
 from sim.scenario.check_fleet import check_deployment, check_quotas
 from sim.scenario.model import ENGINES, FAILURES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service, Spot
 from sim.scenario.plain import scenario_from_plain
@@ -66,6 +67,7 @@ def check(scenario: Scenario, catalog: Catalog | None = None) -> Scenario:
         _check_pool(f"pools.{name}", pool, catalog, problems)
     check_quotas(typed, catalog, problems)
     _check_failures(typed, problems)
+    _check_taps(typed, problems)
     _check_account(typed, problems)
     problems.raise_if_any()
     return typed
@@ -278,6 +280,16 @@ def _check_timezone(path: str, zone: str, problems: Problems) -> None:
     except (ValueError, OSError, LookupError):
         example = "a name of the IANA database, for instance Europe/Berlin"
         problems.add(path, zone, "is not a time zone", example, choices=available_timezones())
+
+
+def _check_taps(scenario: Scenario, problems: Problems) -> None:
+    for name, tap in scenario.taps.items():
+        _check_name("taps", name, problems)
+        check_table(tap, f"taps.{name}", problems)
+        tap.problems(f"taps.{name}", problems)
+    # Which of the records a sample would hold is known only to the engine, and a tap that saw a sample would count wrong.
+    sampled = scenario.records.startswith("sample:") and any(tap.sees_outcomes for tap in scenario.taps.values())
+    problems.check(not sampled, "records", scenario.records, "cannot be a sample beside a tap of all outcomes", "none or all")
 
 
 def _check_account(scenario: Scenario, problems: Problems) -> None:

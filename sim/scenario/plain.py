@@ -108,7 +108,7 @@ def _walk(value: Any, path: str) -> Iterator[Place]:
         hints = _hints(type(value))
         children = [(field.name, getattr(value, field.name), group_of(hints[field.name])) for field in fields(value)]
     elif isinstance(value, dict):
-        children = [(str(name), item, "") for name, item in value.items()]
+        children = [(str(name), item, getattr(item, "choice_group", "")) for name, item in value.items()]
     else:
         return
     for name, item, group in children:

@@ -70,6 +70,7 @@ def input_hashes(world: World) -> dict[str, str]:
     files = {scenario.catalog} if scenario.catalog else set()
     choices: list[object] = [choice for service in scenario.services.values() for choice in (service.workload, service.router)]
     choices += [item for deployment in scenario.deployments.values() for item in (deployment.autoscaler, deployment.placement)]
+    choices += scenario.taps.values()
     for choice in choices:
         if not type(choice).__module__.startswith("sim."):
             files.add(inspect.getsourcefile(type(choice)) or "")
