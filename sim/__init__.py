@@ -13,11 +13,22 @@ __version__ = "0.1.0"
 _HOME = {
     "Scenario": "sim.scenario",
     "load_scenario": "sim.app.conf",
+    "open_replications": "sim.results.replications",
     "open_run": "sim.results.records",
     "register": "sim.registry",
+    "replicate": "sim.studies.replicate",
     "simulate": "sim.studies.runner",
 }
-__all__ = ["Scenario", "__version__", "load_scenario", "open_run", "register", "simulate"]
+__all__ = [
+    "Scenario",
+    "__version__",
+    "load_scenario",
+    "open_replications",
+    "open_run",
+    "register",
+    "replicate",
+    "simulate",
+]
 
 
 def __getattr__(name: str) -> Any:

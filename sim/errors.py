@@ -55,6 +55,10 @@ class InputError(BillcastError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        """Travel between processes with the problems, not with the text made of them."""
+        return InputError, (self.problems,)
+
 
 @dataclass
 class Problems:

@@ -151,7 +151,7 @@ def _declare_scenario(parser: argparse.ArgumentParser) -> None:
 def _checked(arguments: Arguments) -> Reading:
     """Read the scenario and check it, with the problems of both together."""
     from sim.app.conf import checked, scenario_reader
-    from sim.app.plugins import load_plugins
+    from sim.studies.plugins import load_plugins
 
     load_plugins(arguments.plugin)
     with scenario_reader(arguments.config_dir) as read:
@@ -192,7 +192,7 @@ def _sweep(arguments: Arguments) -> int:
 
     from rich.console import Console
 
-    from sim.app.plugins import load_plugins
+    from sim.studies.plugins import load_plugins
     from sim.app.sweep import all_ok, read_sweep, run_sweep
     from sim.app.sweep_view import show_sweep
     from sim.studies.collect import collect
@@ -332,7 +332,7 @@ def _catalog(arguments: Arguments) -> int:
     from rich.console import Console
 
     from sim.app.catalog_view import show_catalog
-    from sim.app.plugins import load_plugins
+    from sim.studies.plugins import load_plugins
 
     load_plugins(arguments.plugin)
     show_catalog(arguments.what, arguments.name, arguments.overlay, Console())

@@ -20,7 +20,7 @@ from typing import Any
 
 from sim.app.conf import checked, options_of, scenario_reader
 from sim.app.overrides import Variants, read_variants
-from sim.app.plugins import load_plugins
+from sim.studies.plugins import load_plugins
 from sim.control.world import ENGINES
 from sim.errors import InputError, Problem, Problems
 from sim.scenario import Scenario

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sim.control.loop import Progress, Timing, run
 from sim.control.world import World, build_world
+from sim.errors import InputError, Problem
 from sim.results.metrics import summarize
 from sim.results.records import RunResult, RunWriter
 from sim.scenario.check import check
@@ -46,6 +47,11 @@ def simulate(scenario: Scenario, *, out: str | Path | None = None, progress: Cal
     True
     """
     scenario = check(scenario)
+    if scenario.replications > 1:
+        problem = Problem(
+            "replications", scenario.replications, "is more than one run", "1, or sim.replicate in place of sim.simulate"
+        )
+        raise InputError([problem])
     began = time.perf_counter()
     resolved = resolve(scenario)
     with RunWriter(out or scenario.out or default_folder(scenario)) as writer:

@@ -15,7 +15,7 @@ from interrupt_kit import billcast, interrupt
 
 from sim import open_run
 from sim.app.cli import main
-from sim.app.plugins import load_plugins
+from sim.studies.plugins import load_plugins
 from sim.app.sweep import MOST_JOBS, read_sweep
 from sim.errors import InputError
 from sim.registry import names

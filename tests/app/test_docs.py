@@ -14,7 +14,7 @@ import sim
 from sim import open_run
 from sim.app.cli import COMMANDS, main
 from sim.app.conf import read_scenario
-from sim.app.plugins import load_plugin
+from sim.studies.plugins import load_plugin
 from sim.app.sweep import read_sweep
 
 ROOT = Path(sim.__file__).resolve().parents[1]
@@ -64,6 +64,7 @@ def test_commands_of_the_documents_are_valid(page, words, tmp_path, monkeypatch)
     settings = [word for word in words[1:] if "=" in word]
     if "--plugin" in words:
         _example(0, "docs_night_owl.py", tmp_path)
+        _example(0, "docs_long_prompts.py", tmp_path, "add-a-tap.md")
     if words[0] == "init":
         assert main(words) == 0
         return
@@ -76,9 +77,9 @@ def test_commands_of_the_documents_are_valid(page, words, tmp_path, monkeypatch)
         assert read_scenario(overrides=settings, config_dir=folder).problems.found == []
 
 
-def _example(number: int, name: str, folder: Path) -> None:
-    """Write one of the how-to's policies and load it, so that its name can be chosen."""
-    block = _blocks(ROOT / "docs/how-to/add-a-policy.md", "python")[number]
+def _example(number: int, name: str, folder: Path, page: str = "add-a-policy.md") -> None:
+    """Write one of the policies or taps of a how-to and load it, so that its name can be chosen."""
+    block = _blocks(ROOT / "docs/how-to" / page, "python")[number]
     (folder / name).write_text(block, "utf-8")
     load_plugin(folder / name)
 

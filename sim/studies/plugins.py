@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sim.errors import InputError, Problem
 
+_PREFIX = "billcast_plugin_"
+
 
 def load_plugins(files: Sequence[str | Path]) -> None:
     """Import plug-in files, and let the processes of a parallel sweep find them too.
@@ -41,7 +43,7 @@ def load_plugin(file: str | Path) -> None:
     path = Path(file).resolve()
     if not path.is_file() or path.suffix != ".py":
         raise InputError([Problem("--plugin", str(file), "there is no such Python file", "a file that ends in .py")])
-    name = f"billcast_plugin_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    name = f"{_PREFIX}{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
@@ -55,3 +57,8 @@ def load_plugin(file: str | Path) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError([Problem("--plugin", str(file), f"cannot be imported: {type(error).__name__}: {error}")]) from error
+
+
+def plugin_file(cls: type) -> str:
+    """Return the path of the plug-in a class is from, or "" for a class of any other module."""
+    return str(sys.modules[cls.__module__].__file__) if cls.__module__.startswith(_PREFIX) else ""
