@@ -8,7 +8,7 @@ from typing import Any
 
 from sim.errors import Problem, Problems, nearest_name
 from sim.scenario import Scenario
-from sim.scenario.plain import places
+from sim.scenario.plain import CHOICE, places
 
 # Dictionaries by name: a key below one of them may be new, if it says so with "+".
 NAMED = ("services", "deployments", "pools", "taps")
@@ -152,8 +152,9 @@ def apply_edits(plain: dict[str, Any], edits: Sequence[Edit], draft: Scenario, p
     for edit in edits:
         path = _expanded(edit, known, problems)
         if path:
-            _set(plain, path.split("."), edit.value)
-            done += _leaves(path, edit.value)
+            value = {CHOICE: edit.value} if _is_new_choice(edit, known) else edit.value
+            _set(plain, path.split("."), value)
+            done += _leaves(path, value)
     return done
 
 
@@ -181,6 +182,12 @@ def _expanded(edit: Edit, known: Sequence[str], problems: Problems) -> str:
 def _is_new_name(edit: Edit, known: Sequence[str]) -> bool:
     head, _, rest = edit.key.partition(".")
     return edit.adds and ((head in NAMED and bool(rest)) or edit.key.rpartition(".")[0] in known)
+
+
+def _is_new_choice(edit: Edit, known: Sequence[str]) -> bool:
+    """Whether an override adds a tap by the name of its kind, `+taps.users=clients`."""
+    head, _, name = edit.key.partition(".")
+    return head == "taps" and "." not in name and edit.key not in known and isinstance(edit.value, str)
 
 
 def _is_list_element(key: str, known: Sequence[str]) -> bool:

@@ -376,9 +376,12 @@ class Meter:
     def _replica_numbers(self, plane: int, local: IntArray) -> IntArray:
         """The run's numbers of replicas known to a plane by its own."""
         living = self.provisioner.by_plane_number
-        found, inverse = np.unique(local, return_inverse=True)
-        replicas = [living.get((plane, number)) for number in found.tolist()]
-        return np.array([NOT_REACHED if replica is None else replica.number for replica in replicas], np.int64)[inverse]
+        # By the number in the plane, one up: the first entry is for requests that never had a replica.
+        numbers = np.full(int(local.max()) + 2, NOT_REACHED)
+        for number in np.flatnonzero(np.bincount(local + 1)).tolist():
+            replica = living.get((plane, number - 1))
+            numbers[number] = NOT_REACHED if replica is None else replica.number
+        return numbers[local + 1]
 
     def _write_requests(self, plane: int, records: dict[str, npt.NDArray[Any]]) -> None:
         streams = self.world.streams
