@@ -16,9 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.bins import BINS, quantile_ns
+from sim.results.periods import Calendar
 from sim.results.records import RunResult
-from sim.results.slo import TARGETS, attainments, availability, counts_by_service
-from sim.scenario import Scenario
+from sim.results.slo import (
+    TARGETS,
+    PeriodCounts,
+    attainments,
+    attainments_by_period,
+    availability,
+    counts_by_period,
+    counts_by_service,
+)
+from sim.scenario import Scenario, Slo
 from sim.units import NANO_PER_USD, NS_PER_S
 
 ONE_REPLICATION = "no interval: one replication"
@@ -40,6 +49,7 @@ def summarize(
     skipped = dict(bad_rows or {})
     requests = requests_by_service(result)
     counts = counts_by_service(result)
+    months = counts_by_period(result, Calendar.of(scenario.to_dict()), "month")
     latency = latency_by_service(result)
     tokens = tokens_by_service(result)
     nothing_left = dict.fromkeys(("total", "unserved", *TARGETS, "all"), 0)
@@ -59,12 +69,18 @@ def summarize(
             for name in requests
         },
         "latency": latency,
-        "slo": {name: attainments(counts.get(name, nothing_left), scenario.services[name].slo) for name in requests},
+        "slo": {name: _slo(counts.get(name, nothing_left), months[name], scenario.services[name].slo) for name in requests},
         "bill": bill(result, total_tokens, total_requests["completed"]),
         "energy": energy(result, sum(total_tokens.values())),
         "engine": dict(engine),
         "interval": ONE_REPLICATION,
     }
+
+
+def _slo(counts: Mapping[str, int], months: list[PeriodCounts], slo: Slo) -> dict[str, dict[str, Any]]:
+    """The attainment of each target over the run, and in it by month."""
+    by_month = attainments_by_period(months, slo)
+    return {target: {**found, "by_month": by_month[target]} for target, found in attainments(counts, slo).items()}
 
 
 def requests_by_service(result: RunResult) -> dict[str, dict[str, int]]:

@@ -33,6 +33,7 @@ from sim.report.style import (
     shown,
 )
 from sim.results.records import RunResult
+from sim.results.windows import windows_by_service
 
 _LOOKS: dict[str, tuple[str, Any]] = {"ttft": (BLUE, "solid"), "tpot": (ORANGE, (0, (5, 2))), "e2e": (GREEN, (0, (1, 1.2)))}
 _WORST = 3
@@ -72,7 +73,7 @@ def burn_downs(result: RunResult) -> list[BurnDown]:
     A request is bad for a target when it left and was not within it: failed, rejected and abandoned ones are bad for every target.
     Budget and burn are those of the Google SRE workbook ("Alerting on SLOs"), over the whole run.
     """
-    windows = Frame(result).windows(["total", "good_ttft", "good_tpot", "good_e2e"])
+    windows = windows_by_service(result, ["total", "good_ttft", "good_tpot", "good_e2e"])
     found = []
     for target in targets(result.summary):
         mine = windows[target.service]

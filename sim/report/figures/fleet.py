@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from sim.report.figures.frame import Frame, Ints, Windows
+from sim.report.figures.frame import Frame, Ints
 from sim.report.style import (
     BLACK,
     BLUE,
@@ -31,6 +31,7 @@ from sim.report.style import (
     thousands,
 )
 from sim.results.records import RunResult
+from sim.results.windows import Windows, windows_by_service
 from sim.units import NS_PER_S
 
 STATES = ("ready", "booting", "draining")
@@ -103,7 +104,7 @@ def demand_and_replicas(result: RunResult) -> Figure:
     table = result.table("replicas")
     names = list(dict.fromkeys(table["deployment"].tolist())) or [""]
     names = names if len(names) <= _MOST_PANELS else [""]
-    windows = frame.windows(["arrived"])
+    windows = windows_by_service(frame.result, ["arrived"])
     rates = {service: _rate(found) for service, found in windows.items()}
     figure = new_figure(_title(frame, rates), frame.source, 3.1 + 1.75 * len(names), _legend(frame), columns=4)
     axes = figure.subplots(1 + len(names), 1, squeeze=False, height_ratios=[1.15, *[1.0] * len(names)])[:, 0]

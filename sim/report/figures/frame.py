@@ -41,27 +41,6 @@ class Loss:
     replicas: int
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Sums over the streams of one service, window by window.
-
-    Parameters
-    ----------
-    start_ns, end_ns : shape (windows,). measured : shape (windows,), after the warm-up.
-    columns : name of a column of `windows` to its sums, shape (windows,).
-    """
-
-    start_ns: Ints
-    end_ns: Ints
-    measured: npt.NDArray[np.bool_]
-    columns: dict[str, npt.NDArray[Any]]
-
-    @property
-    def edges_ns(self) -> Ints:
-        """The windows' starts and the last end."""
-        return np.append(self.start_ns, self.end_ns[-1:])
-
-
 class Frame:
     """The clock and the names of a run.
 
@@ -130,24 +109,6 @@ class Frame:
         """The days of the run and the zone of its clock."""
         first, last = f"{self.local(0):%d %b %Y}", f"{self.local(max(self.horizon_ns - NS_PER_US, 0)):%d %b %Y}"
         return f"{first}, {self.zone_name}" if first == last else f"{first} to {last}, {self.zone_name}"
-
-    def windows(self, columns: Sequence[str]) -> dict[str, Windows]:
-        """Return sums of columns of `windows` over the streams of each service, services in the order of their streams."""
-        sums = ", ".join(f"sum({name}) AS {name}" for name in columns)
-        table = self.result.sql(f"""
-            SELECT service, min(min(stream)) OVER (PARTITION BY service) AS first, start_ns, end_ns, bool_and(measured) AS measured,
-                {sums} FROM windows GROUP BY service, start_ns, end_ns ORDER BY first, start_ns
-        """)
-        found = {}
-        for service in dict.fromkeys(table["service"].tolist()):
-            mine = table["service"] == service
-            found[str(service)] = Windows(
-                table["start_ns"][mine],
-                table["end_ns"][mine],
-                table["measured"][mine].astype(np.bool_),
-                {name: table[name][mine] for name in columns},
-            )
-        return found
 
     def losses(self) -> list[Loss]:
         """Return what was lost before the end of the run, in order of time."""

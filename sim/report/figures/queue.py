@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sim.report.figures.frame import Frame, Windows
+from sim.report.figures.frame import Frame
 from sim.report.style import (
     BLACK,
     DASHES,
@@ -26,6 +26,7 @@ from sim.report.style import (
     thousands,
 )
 from sim.results.records import RunResult
+from sim.results.windows import Windows, windows_by_service
 
 UNSERVED = ("rejected", "abandoned", "failed")
 _LOOKS = {"rejected": (ORANGE, "////"), "abandoned": (SKY, "\\\\\\\\"), "failed": (PURPLE, "xxxx")}
@@ -37,7 +38,7 @@ def queue_over_time(result: RunResult) -> Figure:
     that were not served, if any.
     """
     frame = Frame(result)
-    windows = frame.windows(["queued_mean", *UNSERVED])
+    windows = windows_by_service(frame.result, ["queued_mean", *UNSERVED])
     lost = any(found.columns[kind].sum() for found in windows.values() for kind in UNSERVED)
     figure = new_figure(_title(frame, windows), frame.source, 4.8 if lost else 3.2)
     panels = figure.subplots(2 if lost else 1, 1, squeeze=False, height_ratios=[1.4, 1][: 2 if lost else 1])[:, 0]
