@@ -20,9 +20,9 @@ from sim.control.failures import fail
 from sim.control.market import SpotMarkets
 from sim.control.meter import Meter
 from sim.control.provisioner import Provisioner
+from sim.control.sink import TableSink
 from sim.control.world import NEVER_NS, Plane, World
 from sim.dataplane.engine import Hit
-from sim.results.spool import Spool
 from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.units import NS_PER_MINUTE
 
@@ -58,13 +58,20 @@ class Timing:
 Probe = Callable[[simpy.Environment, World], Generator[simpy.Event, None, None]]
 
 
-def run(world: World, sink: Spool, progress: Callable[[Progress], None] | None = None, probes: Sequence[Probe] = ()) -> Timing:
+def run(world: World, sink: TableSink, progress: Callable[[Progress], None] | None = None, probes: Sequence[Probe] = ()) -> Timing:
     """Run a world to its horizon and write its tables.
 
     Parameters
     ----------
     sink : takes the rows of all tables. progress : called now and then. probes : extra processes that only look (for tests).
     """
+    loop = begin(world, sink, probes)
+    loop.advance_to(loop.end_ns, progress)
+    return loop.finish()
+
+
+def begin(world: World, sink: TableSink, probes: Sequence[Probe] = ()) -> Loop:
+    """Set up the control plane of a world at time 0, and return the loop that moves it; see `run`."""
     scenario = world.resolved.scenario
     env = simpy.Environment(initial_time=0)
     provisioner = Provisioner(env, world, sink)
@@ -83,21 +90,30 @@ def run(world: World, sink: Spool, progress: Callable[[Progress], None] | None =
     env.process(meter.run(env))
     for probe in probes:
         env.process(probe(env, world))
-    return _Loop(world, env, provisioner, meter).run(progress)
+    return Loop(world, env, provisioner, meter)
 
 
-class _Loop:
+class Loop:
+    """A run under way: moved to one time after another, and finished at the horizon, or given up before."""
+
     def __init__(self, world: World, env: simpy.Environment, provisioner: Provisioner, meter: Meter) -> None:
         self.world, self.env, self.provisioner, self.meter = world, env, provisioner, meter
         self.end_ns = world.resolved.scenario.horizon_ns
+        self.now_ns = 0
+        self.began_s = time.perf_counter()
         self.advance_s = self.control_s = 0.0
 
-    def run(self, progress: Callable[[Progress], None] | None) -> Timing:
-        began = time.perf_counter()
-        now_ns, acted = 0, True
-        while now_ns < self.end_ns or acted:
+    def advance_to(self, until_ns: int, progress: Callable[[Progress], None] | None = None) -> None:
+        """Let everything happen up to and including a time; stopping on the way changes nothing.
+
+        Parameters
+        ----------
+        until_ns : at most the horizon. progress : called now and then.
+        """
+        now_ns, acted = self.now_ns, True
+        while now_ns < until_ns or acted:
             mark = time.perf_counter()
-            now_ns = self._advance(now_ns, min(self._next_control_ns(), self.end_ns, (now_ns // BREATH_NS + 1) * BREATH_NS))
+            now_ns = self._advance(now_ns, min(self._next_control_ns(), until_ns, (now_ns // BREATH_NS + 1) * BREATH_NS))
             if now_ns % BREATH_NS == 0:
                 self.meter.take_records()
             self.advance_s += time.perf_counter() - mark
@@ -108,13 +124,23 @@ class _Loop:
                 acted = True
             self.control_s += time.perf_counter() - mark
             if progress is not None:
-                progress(Progress(now_ns, self.end_ns, time.perf_counter() - began))
+                progress(Progress(now_ns, self.end_ns, time.perf_counter() - self.began_s))
+        self.now_ns = now_ns
+
+    def give_up(self) -> None:
+        """End a run before its horizon: only the records of the requests that are still in the system are handed over."""
+        for plane in self.world.planes:
+            plane.engine.close(self.now_ns)
+        self.meter.take_records()
+
+    def finish(self) -> Timing:
+        """End a run at its horizon: book the rest and close what is open."""
         mark = time.perf_counter()
         self.meter.finish(self.end_ns, [plane.engine.close(self.end_ns) for plane in self.world.planes])
         self.control_s += time.perf_counter() - mark
         generate_s = self.world.generate_s
         return Timing(
-            wall_s=time.perf_counter() - began,
+            wall_s=time.perf_counter() - self.began_s,
             generate_s=generate_s,
             advance_s=max(self.advance_s - generate_s, 0.0),
             control_s=self.control_s,
@@ -156,7 +182,7 @@ class _Loop:
         event.callbacks.append(lambda _: self.provisioner.on_hit(plane.number, hit))
 
 
-def _ledger(world: World, pools: dict[str, PoolBilling], sink: Spool) -> Ledger:
+def _ledger(world: World, pools: dict[str, PoolBilling], sink: TableSink) -> Ledger:
     scenario = world.resolved.scenario
     streams_of = {
         name: [plane.streams[local].number for local in sorted(plane.streams_of[name])]

@@ -20,13 +20,13 @@ from sim.billing.ledger import Ledger
 from sim.bins import BINS, edges_ns, quantile_ns
 from sim.control.nodes import NOT_REACHED, Node, ReplicaLife
 from sim.control.provisioner import Provisioner
+from sim.control.sink import TableSink
 from sim.control.world import World
 from sim.dataplane.engine import ReplicaTotals, View
 from sim.dataplane.layout import COUNTERS, LATENCIES, OUTCOMES
 from sim.domain.traffic import Stream
 from sim.domain.usage import Lease, UsageSlice
 from sim.results.periods import Calendar
-from sim.results.spool import Spool
 from sim.scenario.model import Scenario
 from sim.units import NS_PER_S, duration_ns
 
@@ -135,7 +135,7 @@ class Meter:
     ledger : books every lease's time. sink : takes table rows.
     """
 
-    def __init__(self, world: World, provisioner: Provisioner, ledger: Ledger, sink: Spool) -> None:
+    def __init__(self, world: World, provisioner: Provisioner, ledger: Ledger, sink: TableSink) -> None:
         self.world, self.provisioner, self.ledger, self.sink = world, provisioner, ledger, sink
         scenario = world.resolved.scenario
         self.window_ns, self.warmup_ns = duration_ns(scenario.window), duration_ns(scenario.warmup)

@@ -5,24 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.control.sink import TableSink
 from sim.dataplane.layout import OUTCOMES
 from sim.domain.traffic import RequestBlock, Source, Stream
 from sim.errors import Problems
 from sim.policies.taps.base import IntArray, OutcomeBlock, Tap, TapContext
 from sim.registry import choice_name
 from sim.scenario.model import Scenario
-
-
-class TapSink(Protocol):
-    """Where the rows of taps go."""
-
-    def extend(self, table: str, columns: Mapping[str, npt.ArrayLike]) -> None:
-        """Add rows, given as one array per column, to a table of `sim.schema`."""
 
 
 @dataclass
@@ -95,7 +89,7 @@ class Taps:
             if tap.sees_outcomes:
                 tap.outcomes(block)
 
-    def write(self, sink: TapSink, until_ns: int, last: bool) -> None:
+    def write(self, sink: TableSink, until_ns: int, last: bool) -> None:
         """Write the rows that are complete at the end of a window."""
         for name, tap in self.taps.items():
             rows = {column: np.asarray(values) for column, values in tap.rows(until_ns, last).items()}
