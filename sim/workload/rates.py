@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
-from math import exp, sqrt
+from math import exp, log, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +30,45 @@ _CELLS_PER_TAU = 20
 
 @dataclass(frozen=True)
 class RateEvent:
-    """A dated factor on the rate.
+    """A dated factor on the rate: 1 before, in a straight line to `factor`, there for a while, and back to 1 by halves.
 
     Parameters
     ----------
-    start_ns : since the scenario start. duration_ns : its length. factor : multiplies the rate.
+    start_ns : since the scenario start; may be negative. factor : multiplies the rate at the event's height.
+    rise_ns : from 1 to the factor. duration_ns : at the factor.
+    half_life_ns : in which what is left of the change halves afterwards; 0 ends it at once.
     """
 
     start_ns: int
     duration_ns: int
     factor: float
+    rise_ns: int = 0
+    half_life_ns: int = 0
+
+    def mean_factor(self, edges_ns: IntArray) -> FloatArray:
+        """Return the mean factor in each cell, exactly: the integral of the factor over the cell, by its length.
+
+        Parameters
+        ----------
+        edges_ns : int64, shape (n + 1,), not decreasing. Returns float64, shape (n,).
+
+        Examples
+        --------
+        >>> RateEvent(0, 10, 3.0, rise_ns=10, half_life_ns=5).mean_factor(np.array([-10, 0, 10, 20])).tolist()
+        [1.0, 2.0, 3.0]
+        """
+        risen_ns = self.start_ns + self.rise_ns
+        inside_ns = np.diff(np.clip(edges_ns, risen_ns, risen_ns + self.duration_ns)).astype(np.float64)
+        if self.rise_ns:
+            rising_ns = np.clip(edges_ns - self.start_ns, 0, self.rise_ns)
+            inside_ns += np.diff(rising_ns) * ((rising_ns[:-1] + rising_ns[1:]) / (2 * self.rise_ns))
+        if self.half_life_ns:
+            # From differences, so that the float of a late time is never a difference of large numbers.
+            rate = log(2) / self.half_life_ns
+            falling_ns = np.maximum(edges_ns - risen_ns - self.duration_ns, 0)
+            inside_ns += np.exp(-rate * falling_ns[:-1]) * -np.expm1(-rate * np.diff(falling_ns)) / rate
+        factor: FloatArray = 1.0 + (self.factor - 1.0) * (inside_ns / np.maximum(np.diff(edges_ns), 1))
+        return factor
 
 
 @dataclass(frozen=True)
@@ -127,7 +156,7 @@ class RateModel:
                 # A smooth factor of a calendar quantity: no event time comes out of this float.
                 rate_per_s *= (1.0 + self.growth_per_month) ** ((middle_ns - into_hour_ns) / MONTH_NS)
             for event in self.events:
-                rate_per_s *= 1.0 + (event.factor - 1.0) * _covered(edges_ns, event)
+                rate_per_s *= event.mean_factor(edges_ns)
             yield RateChunk(edges_ns, rate_per_s)
 
     def chunks(self, key: StreamKey, start: datetime, horizon_ns: int) -> Iterator[RateChunk]:
@@ -164,10 +193,3 @@ def _interpolated(nodes: FloatArray, first_hour: int, middle_ns: IntArray) -> Fl
     fraction = ((half_hours % 2 == 0) * (NS_PER_HOUR // 2) + within_ns) / NS_PER_HOUR
     value: FloatArray = nodes[before] * (1.0 - fraction) + nodes[(before + 1) % HOURS_PER_WEEK] * fraction
     return value
-
-
-def _covered(edges_ns: IntArray, event: RateEvent) -> FloatArray:
-    inside_ns = np.clip(edges_ns, event.start_ns, event.start_ns + event.duration_ns)
-    lengths_ns = np.diff(edges_ns)
-    share: FloatArray = np.diff(inside_ns) / np.maximum(lengths_ns, 1)
-    return share

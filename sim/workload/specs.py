@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import numpy as np
 
-from sim.domain.presets import LengthMixture
+from sim.domain.presets import HOURS_OF_WEEK, LengthMixture
 from sim.errors import Problems
-from sim.units import duration_ns
+from sim.units import duration_ns, instant
 from sim.workload.base import ONE_SEGMENT, is_positive
 from sim.workload.lengths import MAX_TOKENS, TokenDistribution, empirical, fixed, geometric, lognormal_mixture
 from sim.workload.rates import RateEvent
 
 LENGTH_FAMILIES = ("preset", "fixed", "geometric", "lognormal_mixture", "empirical")
 MAX_SEGMENTS = 64
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass
@@ -106,30 +108,75 @@ class Event:
 
     Parameters
     ----------
-    start : since the scenario start, as a duration ("36h"). duration : its length. factor : multiplies the rate; 0 stops it.
+    at : when it begins, as a date ("2026-10-06", "2026-10-06T16:00:00Z"; UTC where no zone is given) or since the scenario start
+        ("36h"). factor : multiplies the rate at its height; 0 stops it.
+    rise : in a straight line from the usual rate to that height. lasts : how long it stays there.
+    decay : afterwards the change halves in every such time; "0s" ends it at once.
+
+    Examples
+    --------
+    >>> launch = Event(at="2026-10-06", factor=3.0, rise="6h", lasts="12h", decay="4d")
+    >>> launch.resolved(instant("2026-10-05")).start_ns
+    86400000000000
     """
 
-    start: str = "0s"
-    duration: str = "1h"
+    at: str = "0s"
     factor: float = 1.0
+    rise: str = "0s"
+    lasts: str = "1h"
+    decay: str = "0s"
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add what is wrong with the event."""
-        check_duration(self.start, f"{path}.start", problems)
-        check_duration(self.duration, f"{path}.duration", problems)
+        if not _is_instant(self.at):
+            check_duration(self.at, f"{path}.at", problems, "a date such as 2026-10-06T16:00:00Z, or since the start such as 36h")
+        for name in ("rise", "lasts", "decay"):
+            check_duration(getattr(self, name), f"{path}.{name}", problems)
         problems.check(np.isfinite(self.factor) and self.factor >= 0, f"{path}.factor", self.factor, "must not be negative", ">= 0")
 
-    def resolved(self) -> RateEvent:
-        """Return the event in nanoseconds."""
-        return RateEvent(duration_ns(self.start), duration_ns(self.duration), self.factor)
+    def resolved(self, start: datetime) -> RateEvent:
+        """Return the event in nanoseconds.
+
+        Parameters
+        ----------
+        start : calendar instant of the scenario start, with its zone.
+        """
+        start_ns = (instant(self.at) - start) // MICROSECOND * 1_000 if _is_instant(self.at) else duration_ns(self.at)
+        return RateEvent(start_ns, duration_ns(self.lasts), self.factor, duration_ns(self.rise), duration_ns(self.decay))
 
 
-def check_duration(text: str, path: str, problems: Problems) -> None:
+def _is_instant(text: str) -> bool:
+    try:
+        instant(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_duration(text: str, path: str, problems: Problems, allowed: str = "such as 90s, 12h or 7d") -> None:
     """Add a problem unless the text is a duration."""
     try:
         duration_ns(text)
     except ValueError as error:
-        problems.add(path, text, str(error), "such as 90s, 12h or 7d")
+        problems.add(path, text, str(error), allowed)
+
+
+def check_week_weights(weights: Sequence[float], path: str, problems: Problems) -> None:
+    """Add a problem unless these are the weights of the hours of a day or of a week."""
+    good = len(weights) in (24, HOURS_OF_WEEK) and bool(np.all(np.isfinite(weights))) and min(weights) >= 0 and sum(weights) > 0
+    allowed = "24 numbers for the hours of every day or 168 from Monday 00:00 UTC, not negative and not all 0"
+    problems.check(good, path, list(weights), "are not the weights of the hours of a day or of a week", allowed)
+
+
+def whole_week(weights: Sequence[float]) -> list[float]:
+    """Return the weights of the 168 hours of a week; those of a day are repeated.
+
+    Examples
+    --------
+    >>> len(whole_week([1.0] * 24)), len(whole_week([1.0] * 168))
+    (168, 168)
+    """
+    return list(weights) * (HOURS_OF_WEEK // len(weights))
 
 
 def check_segments(segments: Mapping[str, float], path: str, problems: Problems) -> None:

@@ -7,15 +7,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sim.domain.traffic import RequestBlock, Source
-from sim.errors import Problems
+from sim.errors import InputError, Problem, Problems
 from sim.registry import register
 from sim.rng import StreamKey
 from sim.workload.arrivals import FAMILIES, MAX_CV, GapTable, arrival_blocks, gap_table
 from sim.workload.base import ExpectedLoad, OpenedSource, Workload, is_positive, random_words
 from sim.workload.lengths import RequestLengths, SegmentShares
 from sim.workload.presets import check_preset, check_week_profile, preset, week_weights
-from sim.workload.rates import RateModel
-from sim.workload.specs import Event, TokenLengths, check_segments, segment_names, segment_shares
+from sim.workload.rates import MONTH_NS, RateModel, hour_nodes
+from sim.workload.specs import (
+    Event,
+    TokenLengths,
+    check_segments,
+    check_week_weights,
+    segment_names,
+    segment_shares,
+    whole_week,
+)
 
 # The longest gap sums and the integral of one chunk of rate stay inside 63 bits up to here.
 MAX_RATE_PER_S = 20_000.0
@@ -62,8 +70,10 @@ class Synthetic(Workload):
     preset : name in the catalog; every other field left at None keeps the preset's value.
     rate_per_s : mean over a week, before growth. renewal_family : gamma, weibull, lognormal, exponential or deterministic.
     renewal_cv : coefficient of variation of the gaps. noise_sd, noise_tau_s : slow noise of the log rate.
-    week_profile : name in the catalog, or "flat". prompt, output : lengths. spearman : their rank correlation.
-    growth_per_month : 0.1 is 10 % a month, compounded. events : dated factors. segments : name -> share.
+    week_profile : name in the catalog, or "flat". week_weights : weights of one's own in its place, of the 24 hours of every day
+        or of the 168 of a week from Monday 00:00 UTC; only their proportions count.
+    prompt, output : lengths. spearman : their rank correlation.
+    growth_per_month : 0.1 is 10 % a month, compounded. events : name -> dated factor. segments : name -> share.
     """
 
     preset: str = "chat-azure-2023"
@@ -73,11 +83,12 @@ class Synthetic(Workload):
     noise_sd: float | None = None
     noise_tau_s: float | None = None
     week_profile: str | None = None
+    week_weights: list[float] = field(default_factory=list)
     prompt: TokenLengths = field(default_factory=TokenLengths)
     output: TokenLengths = field(default_factory=TokenLengths)
     spearman: float | None = None
     growth_per_month: float = 0.0
-    events: list[Event] = field(default_factory=list)
+    events: dict[str, Event] = field(default_factory=dict)
     segments: dict[str, float] = field(default_factory=dict)
 
     def problems(self, path: str, problems: Problems) -> None:
@@ -104,10 +115,14 @@ class Synthetic(Workload):
             problems.check(within, f"{path}.{name}", value, "is out of range", f"{low:g} to {high:g}")
         if self.week_profile is not None:
             check_week_profile(self.week_profile, f"{path}.week_profile", problems)
+        if self.week_weights:
+            check_week_weights(self.week_weights, f"{path}.week_weights", problems)
+            both = self.week_profile is not None
+            problems.check(not both, f"{path}.week_profile", self.week_profile, "is replaced by week_weights: give one of the two")
         self.prompt.problems(f"{path}.prompt", problems)
         self.output.problems(f"{path}.output", problems)
-        for number, event in enumerate(self.events):
-            event.problems(f"{path}.events[{number}]", problems)
+        for name, event in self.events.items():
+            event.problems(f"{path}.events.{name}", problems)
         check_segments(self.segments, f"{path}.segments", problems)
 
     def segment_names(self) -> tuple[str, ...]:
@@ -116,28 +131,36 @@ class Synthetic(Workload):
 
     def expected_load(self, start: datetime, horizon_ns: int) -> ExpectedLoad:
         """Return planned mean and peak rate over the horizon and the mean lengths."""
-        mean_per_s, peak_per_s = self._rate().mean_and_peak_per_s(start, horizon_ns)
+        mean_per_s, peak_per_s = self._rate(start).mean_and_peak_per_s(start, horizon_ns)
         lengths = self._lengths()
         return ExpectedLoad(mean_per_s, peak_per_s, lengths.prompt.mean, lengths.output.mean)
 
     def open(self, key: StreamKey, start: datetime, horizon_ns: int) -> Source:
-        """Open the generator; see `Workload.open`."""
+        """Open the generator; see `Workload.open`.
+
+        Raises
+        ------
+        InputError : growth and events take the rate higher than can be generated.
+        """
         base = preset(self.preset)
         cv = base.renewal_cv if self.renewal_cv is None else self.renewal_cv
+        rate = self._rate(start)
+        _check_peak(rate, start, horizon_ns)
         arrivals = OpenArrivals(
-            self._rate(), gap_table(self.renewal_family, cv), self._lengths(), SegmentShares(segment_shares(self.segments))
+            rate, gap_table(self.renewal_family, cv), self._lengths(), SegmentShares(segment_shares(self.segments))
         )
         return OpenedSource(lambda: arrivals.blocks(key, start, horizon_ns), segments=self.segment_names())
 
-    def _rate(self) -> RateModel:
+    def _rate(self, start: datetime) -> RateModel:
         base = preset(self.preset)
+        profile = base.week_profile if self.week_profile is None else self.week_profile
         return RateModel(
             base_per_s=base.base_rate_per_s if self.rate_per_s is None else self.rate_per_s,
-            weights=week_weights(base.week_profile if self.week_profile is None else self.week_profile),
+            weights=whole_week(self.week_weights) if self.week_weights else week_weights(profile),
             noise_sd=base.noise_sd if self.noise_sd is None else self.noise_sd,
             noise_tau_s=base.noise_tau_s if self.noise_tau_s is None else self.noise_tau_s,
             growth_per_month=self.growth_per_month,
-            events=tuple(event.resolved() for event in self.events),
+            events=tuple(event.resolved(start) for _, event in sorted(self.events.items())),
         )
 
     def _lengths(self) -> RequestLengths:
@@ -189,6 +212,19 @@ class Poisson(Workload):
     def _lengths(self) -> RequestLengths:
         base = preset(self.lengths_preset)
         return RequestLengths(self.prompt.distribution(base.prompt), self.output.distribution(base.output), spearman=0.0)
+
+
+def _check_peak(rate: RateModel, start: datetime, horizon_ns: int) -> None:
+    """Refuse a rate that grows beyond what can be generated; the plan is only followed where a bound does not settle it."""
+    months = horizon_ns / MONTH_NS
+    bound = rate.base_per_s * float(hour_nodes(rate.weights).max()) * max(1.0, (1.0 + rate.growth_per_month) ** months)
+    for event in rate.events:
+        bound *= max(1.0, event.factor)
+    if bound > MAX_RATE_PER_S:
+        _, peak_per_s = rate.mean_and_peak_per_s(start, horizon_ns)
+        if peak_per_s > MAX_RATE_PER_S:
+            message = f"becomes {peak_per_s:,.0f} requests a second with its week, growth and events"
+            raise InputError([Problem("rate_per_s", rate.base_per_s, message, f"at most {MAX_RATE_PER_S:,.0f}")])
 
 
 def check_rate(rate_per_s: float, path: str, problems: Problems) -> None:

@@ -535,7 +535,7 @@ def surge(autoscaler: Hpa) -> Scenario:
     lengths = TokenLengths(family="fixed", mean=200)
     workload = Synthetic(
         rate_per_s=2.0, renewal_family="exponential", noise_sd=0.0, week_profile="flat", prompt=lengths, output=lengths,
-        events=[Event("10m", "20m", 10.0)],
+        events={"surge": Event(at="10m", lasts="20m", factor=10.0)},
     )  # fmt: skip
     return Scenario(
         horizon="50m",

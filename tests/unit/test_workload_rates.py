@@ -90,6 +90,45 @@ def test_an_event_adds_exactly_its_requests(start_s, duration_s, factor):
     assert peak <= 3.0 * max(1.0, factor) * (1 + 1e-12)
 
 
+def test_a_launch_rises_stays_and_falls_back_by_halves():
+    hour = NS_PER_HOUR
+    launch = RateEvent(2 * hour, 3 * hour, 5.0, rise_ns=4 * hour, half_life_ns=6 * hour)
+    edges, rates = joined(RateModel(10.0, events=(launch,)).planned(MONDAY, 40 * hour))
+
+    def factor_at(hours):
+        return rates[np.searchsorted(edges, hours * hour)] / 10.0
+
+    assert factor_at(1) == pytest.approx(1.0, rel=1e-12)
+    assert factor_at(4) == pytest.approx(3.0, abs=0.01)  # half way up; a cell is a minute
+    assert [factor_at(6), factor_at(8)] == pytest.approx([5.0, 5.0], rel=1e-12)
+    assert [factor_at(hours) for hours in (9, 15, 21, 27)] == pytest.approx([5.0, 3.0, 2.0, 1.5], abs=0.01)
+
+
+@given(st.integers(-10_000, 30_000), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000), st.floats(0, 20))
+def test_the_shape_of_an_event_adds_exactly_its_area(start_s, rise_s, lasts_s, half_s, factor):
+    """By hand: half of the rise, the whole of the stay, and of the fall half_s / ln 2 less what is left of it at the horizon."""
+    horizon_s = 200_000
+    event = RateEvent(*(seconds * NS_PER_S for seconds in (start_s, lasts_s)), factor, rise_s * NS_PER_S, half_s * NS_PER_S)
+    mean, peak = RateModel(3.0, events=(event,)).mean_and_peak_per_s(MONDAY, horizon_s * NS_PER_S)
+    low_s, top_s, end_s = start_s, start_s + rise_s, start_s + rise_s + lasts_s
+    risen_s = max(top_s, 0) - max(low_s, 0)  # what lies in the run, and the mean height of the line there
+    area_s = risen_s * ((max(low_s, 0) - low_s) + (max(top_s, 0) - low_s)) / (2 * rise_s) if rise_s else 0.0
+    area_s += max(end_s, 0) - max(top_s, 0)
+    if half_s:
+        area_s += half_s / log(2) * (2 ** (-max(-end_s, 0) / half_s) - 2 ** (-(horizon_s - end_s) / half_s))
+    assert mean * horizon_s == pytest.approx(3.0 * (horizon_s + (factor - 1) * area_s), rel=1e-9)
+    assert peak <= 3.0 * max(1.0, factor) * (1 + 1e-12)
+
+
+def test_the_fall_of_an_event_is_as_smooth_a_year_later():
+    """A difference of two integrals since the start would be lost in the last bits here."""
+    half_life_ns = 100 * NS_PER_DAY
+    event = RateEvent(0, 0, 3.0, half_life_ns=half_life_ns)
+    edges = 400 * NS_PER_DAY + np.arange(200) * 60 * NS_PER_S
+    expected = 1 + 2 * 2 ** (-(edges[:-1] + 30.0 * NS_PER_S) / half_life_ns)
+    np.testing.assert_allclose(event.mean_factor(edges), expected, rtol=1e-12)
+
+
 def test_noise_has_mean_one_and_the_covariance_of_the_process():
     sd, tau_s = 0.23, 300.0
     model = RateModel(1.0, noise_sd=sd, noise_tau_s=tau_s)

@@ -8,7 +8,7 @@ import pytest
 from scipy import integrate
 
 from sim.domain.traffic import BLOCK_DTYPES, BLOCK_REQUESTS
-from sim.errors import Problems
+from sim.errors import InputError, Problems
 from sim.rng import StreamKey
 from sim.units import NS_PER_DAY, NS_PER_HOUR, NS_PER_S
 from sim.workload.base import Workload, random_words
@@ -90,7 +90,7 @@ def test_segments_and_events_reach_the_requests():
         week_profile="flat",
         noise_sd=0.0,
         segments={"free": 3, "paid": 1},
-        events=[Event(start="1h", duration="30min", factor=0.0)],
+        events={"outage": Event(at="1h", lasts="30min", factor=0.0)},
     )
     source = workload.open(KEY, START, 2 * NS_PER_HOUR)
     assert source.segments == ("free", "paid") == workload.segment_names()
@@ -100,7 +100,9 @@ def test_segments_and_events_reach_the_requests():
 
 
 def test_expected_load_is_what_is_generated():
-    workload = Synthetic(rate_per_s=30.0, noise_sd=0.0, events=[Event(start="2h", duration="1h", factor=3.0)])
+    workload = Synthetic(
+        rate_per_s=30.0, noise_sd=0.0, events={"launch": Event(at="2h", rise="20min", lasts="1h", factor=3.0, decay="30min")}
+    )
     load = workload.expected_load(START, 6 * NS_PER_HOUR)
     source = workload.open(KEY, START, 6 * NS_PER_HOUR)
     times_ns = column(source, "arrival_ns")
@@ -134,18 +136,60 @@ def test_every_problem_is_found_at_once():
             week_profile="flatt",
             prompt=TokenLengths(family="fixed", mean=2.5),
             output=TokenLengths(family="lognormal_mixture", weights=[1.0], log_mean=[5.0, 6.0], log_sd=[0.0], cap=0),
-            events=[Event(start="soon", factor=-1.0)],
+            events={"launch": Event(at="soon", factor=-1.0, rise="1x", decay="later")},
             segments={"free": 0.0},
         )
     )
     assert set(found) == {
         ".preset", ".rate_per_s", ".renewal_family", ".renewal_cv", ".noise_tau_s", ".week_profile", ".prompt.mean",
-        ".output.log_mean", ".output.log_sd", ".output.cap", ".events[0].start", ".events[0].factor", ".segments.free",
+        ".output.log_mean", ".output.log_sd", ".output.cap", ".events.launch.at", ".events.launch.rise",
+        ".events.launch.decay", ".events.launch.factor", ".segments.free",
     }  # fmt: skip
     assert found[".preset"].nearest == "chat-azure-2023"
     assert found[".renewal_family"].nearest == "gamma"
     assert found[".week_profile"].nearest == "flat"
     assert "20,000" in found[".rate_per_s"].allowed
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 23, [-1.0] + [1.0] * 167, [0.0] * 24, [float("nan")] * 168])
+def test_weights_that_are_none_are_named(weights):
+    assert list(paths(Synthetic(week_weights=weights))) == [".week_weights"]
+
+
+def test_a_profile_and_weights_of_one_s_own_are_one_too_many():
+    assert list(paths(Synthetic(week_profile="flat", week_weights=[1.0] * 24))) == [".week_profile"]
+
+
+def test_weights_of_a_day_hold_on_every_day_whatever_their_sum():
+    day = [3.0] * 8 + [9.0] * 8 + [6.0] * 8
+    quiet = {"noise_sd": 0.0, "rate_per_s": 12.0}
+    daily, weekly = (Synthetic(week_weights=weights, **quiet) for weights in (day, day * 7))
+    mean, peak = (
+        daily.expected_load(START, 7 * NS_PER_DAY).mean_rate_per_s,
+        daily.expected_load(START, NS_PER_DAY).peak_rate_per_s,
+    )
+    assert mean == pytest.approx(12.0, rel=1e-12)
+    assert 18.0 <= peak < 21.0  # nodes overshoot at a step, so that every hour keeps its mean
+    counts = np.bincount(column(daily.open(KEY, START, 2 * NS_PER_DAY), "arrival_ns") // NS_PER_DAY)
+    assert abs(counts / 86_400 - 12.0).max() < 4 * 1.05 * sqrt(12.0 / 86_400)
+    same = (column(workload.open(KEY, START, NS_PER_DAY), "arrival_ns") for workload in (daily, weekly))
+    np.testing.assert_array_equal(*same)
+
+
+def test_an_event_is_dated_by_the_calendar_or_since_the_start():
+    late = datetime(2026, 1, 5, 6, 30, tzinfo=UTC)
+    for at, hours in (("2026-01-06", 17.5), ("2026-01-06T06:00:00+05:30", 18.0), ("36h", 36.0), ("2026-01-04T00:00:00Z", -30.5)):
+        assert Event(at=at).resolved(late).start_ns == hours * NS_PER_HOUR
+
+
+def test_a_rate_that_grows_beyond_what_can_be_generated_is_refused():
+    workload = Synthetic(rate_per_s=10_000.0, week_profile="flat", noise_sd=0.0, growth_per_month=1.0)
+    workload.open(KEY, START, 30 * NS_PER_DAY)  # 19,800 at its end
+    with pytest.raises(InputError, match=r"becomes 20,\d+ requests a second"):
+        workload.open(KEY, START, 31 * NS_PER_DAY)
+    # Two factors that are never high at the same time are no problem, though their product would be.
+    apart = {"one": Event(at="1h", factor=1.9), "two": Event(at="5h", factor=1.9)}
+    Synthetic(rate_per_s=10_000.0, week_profile="flat", events=apart).open(KEY, START, NS_PER_DAY)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +212,7 @@ def test_good_configurations_have_no_problems():
     mixture = TokenLengths(family="lognormal_mixture", log_mean=[5.0], log_sd=[1.0])
     quantiles = TokenLengths(family="empirical", probabilities=[0, 1], tokens=[2, 5])
     assert not paths(Synthetic())
-    assert not paths(Synthetic(prompt=mixture, output=quantiles, events=[Event()], segments={"a": 1.0}))
+    assert not paths(Synthetic(prompt=mixture, output=quantiles, events={"none": Event()}, segments={"a": 1.0}))
     assert not paths(Poisson())
 
 
