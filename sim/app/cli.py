@@ -17,7 +17,10 @@ from sim.errors import BillcastError, InputError, Problem, nearest_name
 from sim.interrupts import stoppable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sim.app.conf import Reading
+    from sim.scenario import Scenario
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -169,6 +172,8 @@ def _run(arguments: Arguments) -> int:
     from rich.console import Console
 
     scenario = _checked(arguments).scenario
+    if scenario.replications > 1:
+        return _replicate(scenario)
     from sim.app.progress import ProgressLine
     from sim.report.terminal import render
     from sim.studies.runner import simulate
@@ -176,6 +181,19 @@ def _run(arguments: Arguments) -> int:
     with ProgressLine(scenario.start_instant, sys.stderr) as line:
         result = simulate(scenario, progress=line.update)
     render(result, Console())
+    return OK
+
+
+def _replicate(scenario: Scenario) -> int:
+    from rich.console import Console
+
+    from sim.app.progress import CountLine
+    from sim.app.replications_view import show_replications
+    from sim.studies.replicate import replicate
+
+    with CountLine(sys.stderr) as line:
+        found = replicate(scenario, progress=line.update)
+    show_replications(found, Console())
     return OK
 
 
@@ -192,11 +210,11 @@ def _sweep(arguments: Arguments) -> int:
 
     from rich.console import Console
 
-    from sim.studies.plugins import load_plugins
     from sim.app.sweep import all_ok, read_sweep, run_sweep
     from sim.app.sweep_view import show_sweep
     from sim.studies.collect import collect
     from sim.studies.jobs import is_sweep
+    from sim.studies.plugins import load_plugins
 
     load_plugins(arguments.plugin)
     sweep = read_sweep(arguments.settings, arguments.config_dir)
@@ -259,31 +277,61 @@ def _collect(arguments: Arguments) -> int:
     return OK if all_ok(collected) else FAILED
 
 
+def _declare_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", help="result folders, of single runs or of replications; the first is A"
+    )
+
+
+def _compare(arguments: Arguments) -> int:
+    from rich.console import Console
+
+    from sim.app.replications_view import MOST_SIDES, show_comparison
+    from sim.results.replications import open_either
+
+    count = len(arguments.folders)
+    if not 2 <= count <= MOST_SIDES:
+        raise InputError([Problem("DIR", " ".join(arguments.folders), f"{count} cannot be compared", f"2 to {MOST_SIDES} folders")])
+    show_comparison([open_either(folder) for folder in arguments.folders], Console())
+    return OK
+
+
 def _report(arguments: Arguments) -> int:
     from pathlib import Path
 
     from rich.console import Console
 
-    from sim.report.html import write_report
+    from sim.app.replications_view import show_replications
     from sim.report.terminal import render
     from sim.results.records import open_run
+    from sim.results.replications import is_replications, open_replications
     from sim.studies.jobs import OK as DONE
     from sim.studies.jobs import is_sweep, read_plan, read_status
 
     folder, console = Path(arguments.folder), Console()
     if not is_sweep(folder):
-        result = open_run(folder)
-        render(result, console)
-        console.print(f"report  {write_report(result)}", highlight=False, markup=False, soft_wrap=True)
+        if is_replications(folder):
+            show_replications(open_replications(folder), console)
+        else:
+            render(open_run(folder), console)
+        for page in _write_pages(folder):
+            console.print(f"report  {page}", highlight=False, markup=False, soft_wrap=True)
         return OK
     for job in read_plan(folder).jobs:
         status = read_status(folder, job)
-        if status["status"] == DONE:
-            page = write_report(open_run(folder / job.folder))
+        pages = _write_pages(folder / job.folder) if status["status"] == DONE else [status["status"]]
+        for page in pages:
             console.print(f"job {job.number}  {page}", highlight=False, markup=False, soft_wrap=True)
-        else:
-            console.print(f"job {job.number}  {status['status']}", highlight=False, markup=False)
     return OK
+
+
+def _write_pages(folder: Path) -> list[Path]:
+    """Write the page of a run, or of each of its replications."""
+    from sim.report.html import write_report
+    from sim.results.replications import open_either
+
+    found = open_either(folder)
+    return [write_report(found.run(number)) for number in found.numbers]
 
 
 def _validate(arguments: Arguments) -> int:
@@ -357,6 +405,7 @@ COMMANDS = {
     "run": Command("simulate a scenario: invoice, SLOs, result folder", _declare_run, _run),
     "sweep": Command("simulate every combination of key=a,b,c and collect one table", _declare_sweep, _sweep),
     "collect": Command("write and print the table of a sweep again", _declare_folder, _collect),
+    "compare": Command("show how runs or replications differ, with intervals where there are any", _declare_compare, _compare),
     "report": Command("print a run's report again, and write its figures and page", _declare_folder, _report),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),
     "init": Command("write a first scenario from model, machine, traffic and targets", _declare_init, _init),

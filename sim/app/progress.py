@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Protocol, TextIO
+from typing import Protocol, Self, TextIO
 
 from sim.units import NS_PER_S, seconds_text
 
@@ -50,8 +50,32 @@ def progress_text(start: datetime, progress: HowFar) -> str:
     return f"{now:%Y-%m-%d %H:%M}  {done:>4.0%}   {speed:,.0f} simulated s/s   {left}".replace("%", " %").rstrip()
 
 
-class ProgressLine:
+class Line:
     """A line that is written over itself; silent where the stream is no terminal.
+
+    Parameters
+    ----------
+    stream : where the line goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = stream.isatty()
+
+    def _write(self, text: str) -> None:
+        if self._shown:
+            self._stream.write(f"\r\x1b[2K{text}")
+            self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._write("")
+
+
+class ProgressLine(Line):
+    """The line of one run.
 
     Parameters
     ----------
@@ -59,24 +83,27 @@ class ProgressLine:
     """
 
     def __init__(self, start: datetime, stream: TextIO) -> None:
+        super().__init__(stream)
         self._start = start
-        self._stream = stream
-        self._shown = stream.isatty()
         self._next_s = 0.0
 
     def update(self, progress: HowFar) -> None:
         """Show how far the run has come, a few times a second at most."""
         now_s = time.monotonic()
-        if not self._shown or now_s < self._next_s:
-            return
-        self._next_s = now_s + SHORTEST_PAUSE_S
-        self._stream.write(f"\r\x1b[2K{progress_text(self._start, progress)}")
-        self._stream.flush()
+        if now_s >= self._next_s:
+            self._next_s = now_s + SHORTEST_PAUSE_S
+            self._write(progress_text(self._start, progress))
 
-    def __enter__(self) -> ProgressLine:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._shown:
-            self._stream.write("\r\x1b[2K")
-            self._stream.flush()
+class CountLine(Line):
+    """The line of several runs: how many are done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._began_s = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many are done, and how long the others may take."""
+        passed_s = time.monotonic() - self._began_s
+        left = f"   {seconds_text(passed_s / done * (total - done))} left" if 0 < done < total else ""
+        self._write(f"{done} of {total} replications{left}")

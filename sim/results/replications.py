@@ -156,7 +156,7 @@ class Replications:
         if replication not in self.numbers:
             known = ", ".join(map(str, self.numbers))
             raise InputError([Problem("replication", replication, "was not run", known)])
-        return open_run(self.folder / folder_of(replication))
+        return open_run(self.folder / folder_of(replication) if is_replications(self.folder) else self.folder)
 
 
 def is_replications(folder: str | Path) -> bool:
@@ -180,6 +180,16 @@ def open_replications(folder: str | Path) -> Replications:
     if version != SCHEMA_VERSION:
         raise InputError([Problem("run", str(folder), f"has tables of version {version}", f"version {SCHEMA_VERSION}")])
     return Replications(path, summary, manifest)
+
+
+def open_either(folder: str | Path) -> Replications:
+    """Open a folder of replications, or of one run as a single replication.
+
+    Raises
+    ------
+    InputError : the folder holds neither.
+    """
+    return open_replications(folder) if is_replications(folder) else single(open_run(folder))
 
 
 def single(result: RunResult) -> Replications:
