@@ -88,12 +88,19 @@ def _manifest(world: World, wall_s: float) -> dict[str, object]:
         "replication": scenario.replication,
         "inputs": input_hashes(world),
         "bad_rows": {name: source.bad_rows for name, source in world.sources.items()},
+        "fleets": {name: _fleet(world, name) for name in world.plane_of},
         "step_models": {f"{deployment} on {pool}": _step_model(kind) for (deployment, pool), kind in world.resolved.kinds.items()},
         "spot_markets": {name: _spot_market(world.resolved, pool) for name, pool in world.resolved.pools.items() if pool.is_spot},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_s": wall_s,
         "peak_rss_mb": peak_rss_mb(),
     }
+
+
+def _fleet(world: World, deployment: str) -> dict[str, object]:
+    """How many replicas a deployment wants at the start, and the most it can ever want: a reader may not have its policy."""
+    autoscaler = world.resolved.scenario.deployments[deployment].autoscaler
+    return {"initial": autoscaler.initial_replicas(), "most": autoscaler.most_replicas()}
 
 
 def _step_model(kind: ReplicaKind) -> dict[str, object]:
