@@ -43,6 +43,7 @@ def write(folder: Path, scenario: Scenario, *parts: Callable[[Spool], None]) -> 
             "scenario_hash": scenario.digest(),
             "seed": 1,
             "spot_markets": {},
+            "fleets": {},
         }
         return writer.commit(summary, manifest)
 

@@ -41,7 +41,7 @@ def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult
     with RunWriter(folder) as writer:
         write_small_run(writer.spool, **options)
         summary = summarize(writer.merge(), scenario, ENGINE, {"chat": 2})
-        return writer.commit(summary, {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS})
+        return writer.commit(summary, {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS, "fleets": {}})
 
 
 def report(result: RunResult, *, width: int = 80, terminal: bool = False) -> str:
