@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sim.results.metrics import UNASSIGNED
 from sim.results.records import RunResult
 from sim.units import NANO_PER_USD, NS_PER_HOUR
 
@@ -51,3 +52,28 @@ def _line(
 ) -> InvoiceLine:
     mean_usd = amount_nano / NANO_PER_USD / quantity if quantity else 0.0
     return InvoiceLine(month, pool, instance, purchase, category, quantity, unit, price or f"{mean_usd:.4f} mean", amount_nano)
+
+
+@dataclass(frozen=True)
+class MonthlyCharge:
+    """What one service paid in one category in one month of the account's zone.
+
+    Parameters
+    ----------
+    service : "(unassigned)" for what no service pays. amount_nano : exact sum in nano-dollars.
+    """
+
+    month: str
+    service: str
+    category: str
+    amount_nano: int
+
+
+def invoice_by_month(result: RunResult) -> list[MonthlyCharge]:
+    """Return the bill by month, service and category, in this order; it adds up to the invoice to the nano-dollar."""
+    columns = result.sql(f"""
+        SELECT month, CASE WHEN stream < 0 THEN '{UNASSIGNED}' ELSE service END AS service, category,
+            sum(attribution.amount_nano_usd) AS amount
+        FROM attribution JOIN ledger ON attribution.row = ledger.row GROUP BY ALL ORDER BY ALL
+    """)
+    return [MonthlyCharge(*row) for row in zip(*(column.tolist() for column in columns.values()), strict=True)]
