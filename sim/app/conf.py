@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import sim
-from sim.app.overrides import Edit, Overrides, apply_edits, read_overrides
+from sim.app.overrides import Overrides, read_overrides
 from sim.errors import InputError, Problem, Problems
 from sim.registry import groups, names
 from sim.results.records import out_problem
 from sim.scenario import Scenario
 from sim.scenario.check import check
+from sim.scenario.edits import Edit, apply_edits
 from sim.scenario.plain import CHOICE, import_choices, places, scenario_from_plain
 
 ROOT = "config"

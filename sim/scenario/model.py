@@ -289,7 +289,7 @@ class Scenario:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scenario as plain data; a choice carries its registered name under "choice"."""
-        plain: dict[str, Any] = _plain(self)
+        plain: dict[str, Any] = plain_value(self)
         return plain
 
     def digest(self) -> str:
@@ -298,12 +298,13 @@ class Scenario:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Return a value of a scenario as plain data; a choice carries its registered name under "choice"."""
     if is_dataclass(value) and not isinstance(value, type):
         choice = {"choice": value.choice_name} if hasattr(value, "choice_name") else {}
-        return {**choice, **{item.name: _plain(getattr(value, item.name)) for item in fields(value)}}
+        return {**choice, **{item.name: plain_value(getattr(value, item.name)) for item in fields(value)}}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     return value
