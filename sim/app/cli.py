@@ -206,8 +206,6 @@ def _declare_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep(arguments: Arguments) -> int:
-    from pathlib import Path
-
     from rich.console import Console
 
     from sim.app.sweep import all_ok, read_sweep, run_sweep
@@ -218,13 +216,12 @@ def _sweep(arguments: Arguments) -> int:
 
     load_plugins(arguments.plugin)
     sweep = read_sweep(arguments.settings, arguments.config_dir)
-    folder = sweep.out or sweep.default_folder
     try:
-        collected = run_sweep(sweep, folder, arguments.plugin)
+        collected = run_sweep(sweep, arguments.plugin)
     except KeyboardInterrupt:
-        if not is_sweep(Path(folder)):
+        if not is_sweep(sweep.out):
             raise
-        show_sweep(collect(folder), Console())
+        show_sweep(collect(sweep.out), Console())
         print("\nbillcast: stopped; the jobs that had finished are kept", file=sys.stderr)
         return INTERRUPTED
     show_sweep(collected, Console())
@@ -334,6 +331,44 @@ def _write_pages(folder: Path) -> list[Path]:
     return [write_report(found.run(number)) for number in found.numbers]
 
 
+def _declare_trace(parser: argparse.ArgumentParser) -> None:
+    _declare_folder(parser)
+    parser.add_argument("--request", type=int, metavar="N", help="a request by its number, from 0 in order of arrival")
+    parser.add_argument("--service", metavar="NAME", help="whose request, where services do not share replicas")
+    parser.add_argument("--replica", type=int, metavar="R", help="a replica by its number")
+    parser.add_argument("--from", dest="from_time", metavar="T", help="of a replica: a duration since the start, or an instant")
+    parser.add_argument("--until", dest="until_time", metavar="T", help="likewise; by default its whole life")
+    parser.add_argument("--chrome", metavar="FILE", help="write Chrome-trace JSON too, for ui.perfetto.dev")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py", help="the plug-ins of the run; they are code, and they are run"
+    )
+
+
+def _trace(arguments: Arguments) -> int:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from sim.app.progress import ProgressLine
+    from sim.app.trace import Wish, check_wish, trace, write_chrome
+    from sim.results.records import open_run
+    from sim.studies.plugins import load_plugins
+    from sim.units import instant
+
+    wish = Wish(**{name: getattr(arguments, name) for name in Wish.__dataclass_fields__})
+    check_wish(wish)
+    load_plugins(arguments.plugin)
+    result = open_run(arguments.folder)
+    with ProgressLine(instant(result.manifest["scenario"]["start"]), sys.stderr) as line:
+        traced = trace(result, wish, line.update)
+    console = Console()
+    traced.show(console)
+    if wish.chrome is not None:
+        write_chrome(traced.chrome, Path(wish.chrome))
+        console.print(f"chrome trace  {wish.chrome}", highlight=False, markup=False, soft_wrap=True)
+    return OK
+
+
 def _validate(arguments: Arguments) -> int:
     from rich.console import Console
 
@@ -407,6 +442,7 @@ COMMANDS = {
     "collect": Command("write and print the table of a sweep again", _declare_folder, _collect),
     "compare": Command("show how runs or replications differ, with intervals where there are any", _declare_compare, _compare),
     "report": Command("print a run's report again, and write its figures and page", _declare_folder, _report),
+    "trace": Command("replay one request or one replica of a run and show its timeline", _declare_trace, _trace),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),
     "init": Command("write a first scenario from model, machine, traffic and targets", _declare_init, _init),
     "show": Command("show the resolved scenario: value, unit, source, and the catalog numbers behind it", _declare_show, _show),
