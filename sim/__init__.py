@@ -18,6 +18,7 @@ _HOME = {
     "register": "sim.registry",
     "replicate": "sim.studies.replicate",
     "simulate": "sim.studies.runner",
+    "sweep": "sim.studies.sweep",
 }
 __all__ = [
     "Scenario",
@@ -28,6 +29,7 @@ __all__ = [
     "register",
     "replicate",
     "simulate",
+    "sweep",
 ]
 
 

@@ -7,28 +7,24 @@ means the same in a sweep as in a run and nothing is launched that cannot be sim
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from sim.app.conf import checked, options_of, scenario_reader
 from sim.app.overrides import Variants, read_variants
-from sim.studies.plugins import load_plugins
-from sim.control.world import ENGINES
-from sim.errors import InputError, Problem, Problems
+from sim.errors import Problems
 from sim.scenario import Scenario
-from sim.studies.collect import Collected, collect
-from sim.studies.jobs import OK, Plan, read_plan, run_job, write_plan
+from sim.studies.collect import Collected
+from sim.studies.jobs import OK, Plan, read_plan, run_job
+from sim.studies.plugins import load_plugins
+from sim.studies.sweep import check_count, default_folder, read_jobs, run_jobs
 from sim.units import seconds_text
 
-MOST_JOBS = 10_000
 ROOT = "billcast_sweep"
 LAUNCHER_KEYS = ("hydra.", "hydra/")
 
@@ -40,20 +36,13 @@ class Sweep:
     Parameters
     ----------
     scenarios : one a job. settings : what was swept and its value, one a job. launcher : settings of Hydra.
-    out : the folder, where one was named.
+    out : the folder.
     """
 
     scenarios: Sequence[Scenario]
     settings: Sequence[Mapping[str, Any]]
     launcher: Sequence[str]
-    out: Path | None = None
-
-    @property
-    def default_folder(self) -> Path:
-        """`outputs/sweeps/<time>-<hash>`, the time to the microsecond, so that folders cannot collide."""
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        digest = sha256("".join(scenario.digest() for scenario in self.scenarios).encode()).hexdigest()[:12]
-        return Path("outputs") / "sweeps" / f"{now}-{digest}"
+    out: Path
 
 
 def read_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) -> Sweep:
@@ -72,22 +61,15 @@ def read_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) -
     with scenario_reader(config_dir) as read:
         variants = read_variants([text for text in overrides if text not in launcher], options_of, problems)
         jobs = _combinations(variants, problems)
-        by_job: dict[str, tuple[Problem, list[int]]] = {}
-        scenarios = []
-        for number, (texts, _) in enumerate(jobs):
-            try:
-                scenarios.append(checked(read, texts).scenario)
-            except InputError as error:
-                for problem in error.problems:
-                    by_job.setdefault(str(problem), (problem, []))[1].append(number)
+        settings = [swept for _, swept in jobs]
+        scenarios = read_jobs(settings, lambda number: checked(read, jobs[number][0]).scenario, problems)
     _check_launcher(launcher, problems)
-    problems.found += [_of_jobs(problem, numbers, jobs) for problem, numbers in by_job.values()]
     folders = {scenario.out for scenario in scenarios}
     problems.check(len(folders) <= 1, "out", ", ".join(sorted(folders)), "names several folders", "one, for the whole sweep")
     problems.raise_if_any()
     out = next(iter(folders), "")
     unnamed = [replace(scenario, out="") for scenario in scenarios]
-    return Sweep(unnamed, [settings for _, settings in jobs], launcher, Path(out) if out else None)
+    return Sweep(unnamed, settings, launcher, Path(out) if out else default_folder(unnamed))
 
 
 def _combinations(variants: Sequence[Variants], problems: Problems) -> list[tuple[list[str], dict[str, Any]]]:
@@ -96,7 +78,7 @@ def _combinations(variants: Sequence[Variants], problems: Problems) -> list[tupl
     for variant in variants:
         count *= len(variant.texts)
     swept = [variant for variant in variants if len(variant.texts) > 1]
-    if not problems.check(count <= MOST_JOBS, "sweep", count, "has too many jobs", f"at most {MOST_JOBS:,}"):
+    if not check_count(count, problems):
         return []
     keys = [variant.key for variant in swept]
     for key in {key for key in keys if keys.count(key) > 1}:
@@ -109,40 +91,27 @@ def _combinations(variants: Sequence[Variants], problems: Problems) -> list[tupl
     ]
 
 
-def _of_jobs(problem: Problem, numbers: list[int], jobs: Sequence[tuple[list[str], dict[str, Any]]]) -> Problem:
-    """Say in which jobs a problem is, unless it is in all of them."""
-    if len(numbers) == len(jobs):
-        return problem
-    first = ", ".join(f"{key}={value}" for key, value in jobs[numbers[0]][1].items())
-    where = f"job {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} of {len(jobs)} jobs, the first"
-    return replace(problem, message=f"{problem.message} (in {where}: {first})")
-
-
-def run_sweep(sweep: Sweep, folder: Path, plugins: Sequence[str] = ()) -> Collected:
-    """Run every job of a sweep and collect the table; what fails is a row like the others.
+def run_sweep(sweep: Sweep, plugins: Sequence[str] = ()) -> Collected:
+    """Run every job of a sweep with its launcher and collect the table; what fails is a row like the others.
 
     Parameters
     ----------
-    folder : new or empty. plugins : files that register choices, which every process loads.
+    plugins : files that register choices, which every process loads.
 
     Raises
     ------
     InputError : the folder has something in it.
     KeyboardInterrupt : after the table was collected from the jobs that had finished.
     """
-    plan = write_plan(folder, sweep.scenarios, sweep.settings, [str(Path(file).resolve()) for file in plugins])
-    # Loading an engine compiles its kernel where that is needed: once and here, not in every process at the same time.
-    for engine in {scenario.engine for scenario in sweep.scenarios}:
-        ENGINES[engine]()
-    try:
-        _launch(plan, folder, sweep.launcher)
-    finally:
-        # Only a process that was killed leaves one of these.
-        for partial in folder.glob(".*.partial-*"):
-            shutil.rmtree(partial, ignore_errors=True)
-        (folder / "multirun.yaml").unlink(missing_ok=True)
-        collected = collect(folder)
-    return collected
+
+    def launch(plan: Plan, folder: Path) -> None:
+        try:
+            _launch(plan, folder, sweep.launcher)
+        finally:
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+
+    files = [str(Path(file).resolve()) for file in plugins]
+    return run_jobs(sweep.scenarios, sweep.settings, sweep.out, files, launch)
 
 
 def task(config: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sim.studies.collect import Collected
+from sim.studies.collect import HIGH, LOW, Collected
 from sim.studies.jobs import ERROR, FAILED, OK
 
 _WIDEST_SETTING = 24
@@ -41,6 +41,8 @@ def show_sweep(collected: Collected, console: Console) -> None:
     _show_failed(folder, collected.rows, console)
     done = sum(row["status"] == OK for row in collected.rows)
     console.print(f"{done} of {len(collected.rows)} jobs done", highlight=False)
+    if any((row["replications"] or 1) > 1 for row in collected.rows):
+        console.print("means over replications ± half of their 95 % Student interval", highlight=False)
     console.print(f"table   {escape(str(collected.file))}", highlight=False, soft_wrap=True)
 
 
@@ -75,28 +77,44 @@ def _cut(value: object) -> str:
 
 def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the main numbers, the most important first; of several services and targets the worst."""
-    attained = [_of(row, "slo.", ".attainment") for row in rows]
-    slowest = [_of(row, "latency.", ".ttft_s.p95") for row in rows]
-    each_token = [_of(row, "latency.", ".tpot_s.p95") for row in rows]
+    attained = [_worst(row, "slo.", ".attainment", min) for row in rows]
+    slowest = [_worst(row, "latency.", ".ttft_s.p95", max) for row in rows]
+    each_token = [_worst(row, "latency.", ".tpot_s.p95", max) for row in rows]
     return {
-        "bill USD": [_number(row.get("bill.total_usd"), ",.2f") for row in rows],
-        "SLO": [_percent(min(values, default=None)) for values in attained],
-        "USD/1M tok": [_number(row.get("bill.usd_per_1m_tokens"), ".4g") for row in rows],
-        "TTFT p95 s": [_number(max(values, default=None), ".3g") for values in slowest],
-        "completed": [_number(row.get("requests.completed"), ",d") for row in rows],
-        "TPOT p95 s": [_number(max(values, default=None), ".3g") for values in each_token],
-        "kWh": [_number(row.get("energy.kwh"), ",.4g") for row in rows],
-        "wall s": [_number(row.get("wall_s"), ".3g") for row in rows],
+        "bill USD": [_number(row, "bill.total_usd", ",.2f") for row in rows],
+        "SLO": [_share(row, path) for row, path in zip(rows, attained, strict=True)],
+        "USD/1M tok": [_number(row, "bill.usd_per_1m_tokens", ".4g") for row in rows],
+        "TTFT p95 s": [_number(row, path, ".3g") for row, path in zip(rows, slowest, strict=True)],
+        "completed": [_number(row, "requests.completed", ",.0f") for row in rows],
+        "TPOT p95 s": [_number(row, path, ".3g") for row, path in zip(rows, each_token, strict=True)],
+        "kWh": [_number(row, "energy.kwh", ",.4g") for row in rows],
+        "wall s": [_number(row, "wall_s", ".3g") for row in rows],
     }
 
 
-def _of(row: Mapping[str, Any], first: str, last: str) -> list[float]:
-    """Return the numbers of all services that are there."""
-    return [value for key, value in row.items() if key.startswith(first) and key.endswith(last) and value is not None]
+def _worst(row: Mapping[str, Any], first: str, last: str, choose: Callable[..., str]) -> str:
+    """Return the path of the worst of all services that are there, "" where there is none."""
+    there = [key for key, value in row.items() if key.startswith(first) and key.endswith(last) and value is not None]
+    return choose(there, key=lambda key: (row[key], key), default="")
 
 
-def _number(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _number(row: Mapping[str, Any], path: str, form: str) -> str:
+    """A number, with half the width of its interval where it is a mean over replications."""
+    value = row.get(path)
+    if value is None:
+        return "-"
+    half = _half_width(row, path)
+    return format(value, form) if half is None else f"{value:{form}} ±{half:{form if form.endswith('f') else '.2g'}}"
+
+
+def _half_width(row: Mapping[str, Any], path: str) -> float | None:
+    low, high = (row.get(path + end) for end in (LOW, HIGH))
+    return None if low is None or high is None else float(high - low) / 2
+
+
+def _share(row: Mapping[str, Any], path: str) -> str:
+    half = _half_width(row, path)
+    return _percent(row.get(path)) + ("" if half is None else f" ±{half * 100:.2g}")
 
 
 def _percent(share: float | None) -> str:

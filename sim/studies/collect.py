@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sim.errors import InputError, Problem
+from sim.results.numbers import PARTS, SHARES, summary_numbers
 from sim.results.records import SUMMARY
+from sim.results.replications import Replications, is_replications, open_either
 from sim.results.spool import connect, quoted
 from sim.studies.jobs import OK, read_plan, read_status
 
 TABLE = "results.parquet"
 # Columns of every sweep, before what was swept; `wall_s` and all of `engine.` depend on the machine.
-FIXED = ("number", "folder", "status", "error", "wall_s")
-# Parts of a summary that go into the table, by the path of each number; the rest is in the job's own summary.json.
-_PARTS = ("requests", "tokens", "latency", "slo", "bill", "energy", "engine")
-_LEFT_OUT = ("bill.by_month.", "bill.by_segment.", "bill.by_category.")
+FIXED = ("number", "folder", "status", "error", "wall_s", "replications")
+# Ends of the 95 % Student interval of a mean over replications, in columns named after that of the mean.
+LOW, HIGH = ".interval_low", ".interval_high"
+# Numbers that do not go into the table; they are in the job's own summary.json.
+_LEFT_OUT = ("bill.by_month.", "bill.by_segment.", "bill.by_category.", "services.")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,24 @@ class Collected:
     file: Path
     swept: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep."""
+        return self.file.parent
+
+    def job(self, number: int) -> Replications:
+        """Return what a job left; a single run is replications of which there is one.
+
+        Raises
+        ------
+        InputError : there is no such job, or it did not finish.
+        """
+        folders = {row["number"]: row["folder"] for row in self.rows if row["status"] == OK}
+        if number not in folders:
+            known = ", ".join(map(str, folders)) or "none"
+            raise InputError([Problem("job", number, "did not finish or is not there", known)])
+        return open_either(self.folder / folders[number])
 
 
 def collect(folder: Path) -> Collected:
@@ -51,11 +73,10 @@ def collect(folder: Path) -> Collected:
     rows = []
     for job in plan.jobs:
         status = read_status(folder, job)
-        row = {"folder": job.folder, **{name: status[name] for name in FIXED if name != "folder"}}
+        row = {name: job.folder if name == "folder" else status.get(name) for name in FIXED}
         row |= {swept[key]: _cell(value) for key, value in job.settings.items()}
         if status["status"] == OK:
-            summary = json.loads((folder / job.folder / SUMMARY).read_text("utf-8"))
-            row |= {path: value for part in _PARTS for path, value in _numbers(summary[part], part)}
+            row |= _found_out(folder / job.folder)
         rows.append(row)
     _fill_shares(rows)
     file = folder / TABLE
@@ -63,9 +84,26 @@ def collect(folder: Path) -> Collected:
     return Collected(file, list(swept.values()), rows)
 
 
+def _found_out(folder: Path) -> dict[str, Any]:
+    """Return the main numbers of a run, or of replications their means with the ends of the intervals."""
+    summary = json.loads((folder / SUMMARY).read_text("utf-8"))
+    if not is_replications(folder):
+        found: dict[str, Any] = summary_numbers(summary, (*PARTS, "engine"))
+        return {"replications": 1, **_kept(found)}
+    row: dict[str, Any] = {"replications": len(summary["replications"])}
+    for path, metric in _kept(summary["metrics"]).items():
+        row[path] = metric["mean"]
+        row[path + LOW], row[path + HIGH] = metric["student"] or (None, None)
+    return row
+
+
+def _kept(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in numbers.items() if not path.startswith(_LEFT_OUT)}
+
+
 def _fill_shares(rows: Sequence[dict[str, Any]]) -> None:
     """A part of a bill that another job has and this one does not is no money, not unknown."""
-    parts = {name for row in rows for name in row if name.startswith("bill.by_")}
+    parts = {name for row in rows for name in row if name.startswith(SHARES) and not name.endswith((LOW, HIGH))}
     for row in rows:
         if row["status"] == OK:
             row |= dict.fromkeys(sorted(parts - row.keys()), 0.0)
@@ -73,14 +111,6 @@ def _fill_shares(rows: Sequence[dict[str, Any]]) -> None:
 
 def _cell(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool) else json.dumps(value)
-
-
-def _numbers(value: Any, path: str) -> Iterator[tuple[str, float | None]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _numbers(item, f"{path}.{key}")
-    elif (value is None or isinstance(value, int | float)) and not isinstance(value, bool) and not path.startswith(_LEFT_OUT):
-        yield path, value
 
 
 def _write(file: Path, rows: Sequence[Mapping[str, Any]], swept: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from sim.errors import InputError, Problem, Problems
 from sim.interrupts import stoppable
 from sim.scenario.model import Scenario
 from sim.scenario.plain import scenario_from_plain
-from sim.studies.runner import simulate
+from sim.studies.replicate import run_scenario
 
 PLAN, SCENARIOS, STATUS, ERROR = "sweep.json", "scenarios.jsonl", "status.json", "error.txt"
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
@@ -126,7 +126,7 @@ def run_job(folder: Path, job: Job) -> dict[str, Any]:
     error = ""
     try:
         with stoppable():
-            simulate(read_scenario_of(folder, job.number), out=target)
+            run_scenario(read_scenario_of(folder, job.number), target)
     except Exception as found:
         error = f"{type(found).__name__}: {found}".splitlines()[0]
         target.mkdir(exist_ok=True)

@@ -15,12 +15,13 @@ from interrupt_kit import billcast, interrupt
 
 from sim import open_run
 from sim.app.cli import main
-from sim.studies.plugins import load_plugins
-from sim.app.sweep import MOST_JOBS, read_sweep
+from sim.app.sweep import read_sweep
 from sim.errors import InputError
 from sim.registry import names
 from sim.studies.collect import TABLE, collect
 from sim.studies.jobs import ERROR, STATUS, read_plan, run_job
+from sim.studies.plugins import load_plugins
+from sim.studies.sweep import MOST_JOBS
 
 SHORT = ["scenario=peer_w3", "horizon=5s", "output.mean=4"]
 TWO_AT_A_TIME = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
