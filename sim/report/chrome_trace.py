@@ -75,7 +75,7 @@ def _spans(
 ) -> Iterable[Event]:
     for stage in stages:
         start_ns, end_ns = max(stage.start_ns, from_ns), min(stage.end_ns, until_ns)
-        if start_ns > end_ns:
+        if start_ns > end_ns or (start_ns == end_ns and stage.length_ns):  # outside, or touching the stretch from outside
             continue
         # What is cut off at the edges of the stretch is still told.
         whole = {"start_ns": stage.start_ns, "end_ns": stage.end_ns, **details}
