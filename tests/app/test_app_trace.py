@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_lifelines import check_chrome_schema
+from chrome_kit import check_chrome_schema
 
 import sim
 from sim.app.cli import main

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chrome_kit import check_chrome_schema
 from rich.console import Console
 
 from sim.report.chrome_trace import FIRST_LANE, chrome_trace
@@ -106,37 +107,6 @@ def test_the_terminal_shows_what_was_found() -> None:
     ):  # fmt: skip
         assert part in text, part
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
-
-
-def check_chrome_schema(trace: dict[str, Any]) -> None:
-    """The rules of the Trace Event Format for the kinds of events used here."""
-    assert trace["displayTimeUnit"] in ("ms", "ns")
-    spans: dict[tuple[int, int], list[tuple[int, int]]] = {}  # in nanoseconds, as viewers read them
-    for event in trace["traceEvents"]:
-        assert isinstance(event["name"], str)
-        assert isinstance(event["pid"], int)
-        assert isinstance(event["tid"], int)
-        assert event["ph"] in ("X", "i", "M")
-        if event["ph"] == "M":
-            assert event["name"] in ("process_name", "thread_name")
-            assert isinstance(event["args"]["name"], str)
-            continue
-        assert event["ts"] >= 0
-        assert isinstance(event["cat"], str)
-        if event["ph"] == "i":
-            assert event["s"] in ("g", "p", "t")
-            continue
-        assert event["dur"] >= 0
-        spans.setdefault((event["pid"], event["tid"]), []).append((round(event["ts"] * 1e3), round(event["dur"] * 1e3)))
-    for thread in spans.values():
-        # Spans of a thread are nested or apart, or a viewer draws nonsense.
-        open_ends: list[int] = []
-        for begin, length in sorted(thread, key=lambda span: (span[0], -span[1])):
-            end = begin + length
-            while open_ends and open_ends[-1] <= begin:
-                open_ends.pop()
-            assert not open_ends or end <= open_ends[-1]
-            open_ends.append(end)
 
 
 def test_the_chrome_trace_follows_its_format_and_is_cut_to_the_stretch() -> None:
