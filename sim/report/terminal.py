@@ -5,17 +5,16 @@ Every name comes from data and is shown as plain text: no markup, and a control 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
-from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sim.report.cells import cell, labelled, new_table, percent_cell, plain, seconds_cell, share_cell, significant
 from sim.results.invoice import InvoiceLine, invoice
 from sim.results.metrics import UNASSIGNED
 from sim.results.records import RunResult
@@ -48,25 +47,25 @@ def render(result: RunResult, console: Console) -> None:
     console.print()
     for line in (*_closing(summary), *_spot(result.manifest)):
         console.print(line)
-    console.print(_line("results", str(result.folder)), soft_wrap=True)
+    console.print(labelled("results", str(result.folder)), soft_wrap=True)
 
 
 def _header(result: RunResult) -> Iterable[Text]:
     scenario, engine, requests = result.manifest["scenario"], result.summary["engine"], result.summary["requests"]
     start, length_ns = instant(scenario["start"]), duration_ns(scenario["horizon"])
     end = start + timedelta(microseconds=length_ns // 1_000)
-    yield Text.assemble(("billcast ", "bold"), (_plain(scenario["name"]), "bold cyan"))
-    yield _line("period", f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC ({seconds_text(length_ns / 1e9)})")
-    yield _line("requests", f"{requests['arrived']:,} arrived, {requests['completed']:,} completed")
+    yield Text.assemble(("billcast ", "bold"), (plain(scenario["name"]), "bold cyan"))
+    yield labelled("period", f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC ({seconds_text(length_ns / 1e9)})")
+    yield labelled("requests", f"{requests['arrived']:,} arrived, {requests['completed']:,} completed")
     speed = f"{engine['requests_per_s']:,.0f} requests/s, {engine['steps']:,} steps"
-    yield _line("engine", f"{engine['name']}, {speed}, {seconds_text(engine['wall_s'])}, {engine['peak_rss_mb']:.0f} MB")
+    yield labelled("engine", f"{engine['name']}, {speed}, {seconds_text(engine['wall_s'])}, {engine['peak_rss_mb']:.0f} MB")
     if result.summary["bad_rows"]:
-        yield _line("skipped", f"{result.summary['bad_rows']:,} broken input rows", "yellow")
+        yield labelled("skipped", f"{result.summary['bad_rows']:,} broken input rows", "yellow")
 
 
 def _invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
     """A line is its exact sum shown to the cent, and so is a total; where shown cents do not add up a rounding line says so."""
-    table = _table(f"INVOICE in USD, by calendar month of {_plain(timezone)}", "item", "quantity", "unit price", "amount")
+    table = new_table(f"INVOICE in USD, by calendar month of {plain(timezone)}", "item", "quantity", "unit price", "amount")
     shown_cents = total_nano = 0
     months = [(month, list(group)) for month, group in groupby(lines, key=lambda line: line.month)]
     for month, group in months:
@@ -74,11 +73,11 @@ def _invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
         for line in group:
             name = " ".join(filter(None, (line.month, line.pool, line.instance, line.purchase, line.category)))
             quantity = f"{line.quantity:,.3f} {'kWh' if line.unit == 'kWh' else 'h'}"
-            table.add_row(_text(name), quantity, _text(line.unit_price), usd(line.amount_nano))
+            table.add_row(cell(name), quantity, cell(line.unit_price), usd(line.amount_nano))
         shown_cents += _add_rounding(table, month_nano, sum(_cents(line.amount_nano) for line in group))
         total_nano += month_nano
         if len(months) > 1:
-            table.add_row(_text(f"{month} total"), "", "", usd(month_nano), style="bold", end_section=True)
+            table.add_row(cell(f"{month} total"), "", "", usd(month_nano), style="bold", end_section=True)
     _add_rounding(table, total_nano, shown_cents)
     table.add_row("TOTAL", "", "", usd(total_nano), style="bold")
     return table
@@ -99,27 +98,27 @@ def _money_table(result: RunResult) -> Table:
     """)
     rows = list(zip(*(column.tolist() for column in columns.values()), strict=True))
     total = sum(row[3] for row in rows)
-    table = _table("WHERE THE MONEY WENT", "use", "amount", "share")
+    table = new_table("WHERE THE MONEY WENT", "use", "amount", "share")
     for _, who, nobody, amount in (row for row in rows if row[0] == "busy"):
-        table.add_row(_text(f"busy: {UNASSIGNED if nobody else who}"), usd(amount), _share(amount, total))
+        table.add_row(cell(f"busy: {UNASSIGNED if nobody else who}"), usd(amount), share_cell(amount, total))
     for use in _OVERHEADS:
         amount = sum(row[3] for row in rows if row[0] == use)
-        table.add_row(use, usd(amount), _share(amount, total))
+        table.add_row(use, usd(amount), share_cell(amount, total))
     return table
 
 
 def _slo_table(summary: Mapping[str, Any]) -> Table:
-    table = _table("SLO", "service", "within", "p50", "p95", "p99", "attained", "goal", "verdict")
+    table = new_table("SLO", "service", "within", "p50", "p95", "p99", "attained", "goal", "verdict")
     for service, latency in summary["latency"].items():
         slo = summary["slo"][service]
-        table.add_row(_text(service))
+        table.add_row(cell(service))
         for target in TARGETS:
             found = latency[f"{target}_s"]
-            quantiles = [_seconds(found[name]) for name in ("p50", "p95", "p99")]
+            quantiles = [seconds_cell(found[name]) for name in ("p50", "p95", "p99")]
             table.add_row(f"  {target.upper()}", *_judged(slo.get(target), quantiles))
         if ALL_TARGETS in slo:
             table.add_row("  all targets", *_judged(slo[ALL_TARGETS], ["", "", ""]))
-    table.caption = _plain(summary["interval"])
+    table.caption = plain(summary["interval"])
     return table
 
 
@@ -128,17 +127,17 @@ def _judged(slo: Mapping[str, Any] | None, quantiles: list[str]) -> list[str | T
         return ["-", *quantiles, "-", "", "-"]
     goal = "" if slo["goal"] is None else f"{slo['goal'] * 100:g}%"
     verdicts = {True: Text("met", "green"), False: Text("MISSED", "bold red"), None: Text("-")}
-    threshold = "" if slo["threshold"] is None else _seconds(slo["threshold"])
-    return [threshold, *quantiles, _percent(slo["attainment"]), goal, verdicts[slo["met"]]]
+    threshold = "" if slo["threshold"] is None else seconds_cell(slo["threshold"])
+    return [threshold, *quantiles, percent_cell(slo["attainment"]), goal, verdicts[slo["met"]]]
 
 
 def _requests_table(summary: Mapping[str, Any]) -> Table:
-    table = _table("REQUESTS", "service", "arrived", "completed", "served", "beside")
+    table = new_table("REQUESTS", "service", "arrived", "completed", "served", "beside")
     for service, found in summary["services"].items():
         requests = found["requests"]
         beside = ", ".join(f"{requests[name]:,} {name}" for name in _UNSERVED if requests[name]) or "-"
-        served = _percent(found["availability"])
-        table.add_row(_text(service), f"{requests['arrived']:,}", f"{requests['completed']:,}", served, beside)
+        served = percent_cell(found["availability"])
+        table.add_row(cell(service), f"{requests['arrived']:,}", f"{requests['completed']:,}", served, beside)
     return table
 
 
@@ -150,13 +149,13 @@ def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
         "1,000 requests": "usd_per_1k_requests",
     }
     for number, (unit, key) in enumerate(costs.items()):
-        yield _line("" if number else "unit cost", f"{_significant(bill[key])} USD per {unit}")
+        yield labelled("" if number else "unit cost", f"{significant(bill[key])} USD per {unit}")
     where = "a line of the bill" if "energy" in bill["by_category"] else "in the price of the machines"
-    yield _line("energy", f"{energy['kwh']:,.2f} kWh for {energy['usd']:,.2f} USD ({where}), {energy['kgco2']:,.2f} kg CO2")
-    yield _line("", f"{_significant(energy['wh_per_1m_tokens'])} Wh per 1M tokens")
+    yield labelled("energy", f"{energy['kwh']:,.2f} kWh for {energy['usd']:,.2f} USD ({where}), {energy['kgco2']:,.2f} kg CO2")
+    yield labelled("", f"{significant(energy['wh_per_1m_tokens'])} Wh per 1M tokens")
     assumed = bill["assumed_share"]
     share = "-" if assumed is None else f"{assumed:.1%}"
-    yield _line("confidence", f"{share} of the bill rests on assumed prices")
+    yield labelled("confidence", f"{share} of the bill rests on assumed prices")
 
 
 def _spot(manifest: Mapping[str, Any]) -> Iterable[Text]:
@@ -164,47 +163,8 @@ def _spot(manifest: Mapping[str, Any]) -> Iterable[Text]:
     for pool, market in manifest["spot_markets"].items():
         capacity = f"capacity {market['market']} ({market['gpu']}, {market['years']}; {market['source']})"
         price = f"price {market['price'] or 'of the scenario'} ({market['price_confidence']}; {market['price_source']})"
-        yield _line("spot", f"{_plain(pool)}: {capacity}; {price}")
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
-    table.caption_justify = "left"
-    table.add_column(first, overflow="fold")
-    for name in others:
-        justify: JustifyMethod = "left" if name in ("verdict", "beside") else "right"
-        table.add_column(name, justify=justify, no_wrap=name != "beside", overflow="fold")
-    return table
-
-
-def _line(name: str, value: str, style: str = "") -> Text:
-    return Text.assemble((f"{name:<11}", "dim"), (_plain(value), style))
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
-
-
-def _text(text: str) -> Text:
-    return Text(_plain(text))
+        yield labelled("spot", f"{plain(pool)}: {capacity}; {price}")
 
 
 def _cents(amount_nano: int) -> int:
     return divide_half_even(amount_nano, NANO_PER_CENT)
-
-
-def _share(amount: int, total: int) -> str:
-    return f"{amount / total:.1%}" if total else "-"
-
-
-def _percent(share: float | None) -> str:
-    """A share in percent, cut and not rounded: 100 % is shown only where nothing is missing."""
-    return "-" if share is None else f"{math.floor(round(share * 10_000, 6)) / 100:.2f}%"
-
-
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else seconds_text(seconds)
-
-
-def _significant(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}"
