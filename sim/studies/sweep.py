@@ -96,8 +96,12 @@ def check_count(count: int, problems: Problems) -> bool:
 def _made(base: Scenario, settings: Settings) -> Scenario:
     problems = Problems()
     made = with_settings(base, settings, problems)
+    try:
+        made = check(made)
+    except InputError as error:
+        problems.found += error.problems
     problems.raise_if_any()
-    return check(made)
+    return made
 
 
 def _run(folder: Path, job: Job) -> str:
