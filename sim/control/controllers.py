@@ -1,27 +1,24 @@
-"""Controllers: the SimPy processes that let an autoscaler look and act on what it decides."""
+"""Controllers: they let an autoscaler look and act on what it decides."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
 
-import numpy as np
 import simpy
 
 from sim.billing.ledger import Sink
+from sim.control.fleet import Fleet
 from sim.control.metrics_feed import MetricsFeed
 from sim.control.provisioner import Provisioner
 from sim.control.world import World
-from sim.policies.base import NEVER_NS, Autoscaler, DeploymentView, Pods
+from sim.policies.base import NEVER_NS, Autoscaler, DeploymentView
 from sim.registry import choice_name
 from sim.rng import StreamKey
 from sim.units import NS_PER_S
 
-Process = Generator[simpy.Event, None, None]
-
 
 class Controller:
-    """One autoscaler at work on one deployment.
+    """One autoscaler at work on one deployment: scrapes and looks, each at its own times; at equal times it scrapes first.
 
     Parameters
     ----------
@@ -39,57 +36,70 @@ class Controller:
     ) -> None:
         self.env, self.provisioner, self.sink, self.deployment = env, provisioner, sink, deployment
         self.policy = copy.deepcopy(autoscaler)
-        self.metric_names = self.policy.metric_names()
-        plane = world.planes[world.plane_of[deployment]]
-        self.feed = MetricsFeed(plane, deployment, self.policy.metric_timing())
+        self.fleet = Fleet(provisioner, deployment)
         scenario = world.resolved.scenario
-        self.phase = StreamKey(scenario.seed, scenario.replication, "controller phase", deployment).generator().random()
+        phase = StreamKey(scenario.seed, scenario.replication, "controller phase", deployment).generator().random()
+        self._clock_ns = self.policy.clock_ns()
+        self._last_look_ns = self._look_ns = self.policy.first_look_ns(phase)
+        names, timing = self.policy.metric_names(), self.policy.metric_timing()
+        first_scrape_ns = int(phase * round(timing.scrape_s * NS_PER_S)) if names else NEVER_NS
+        self.feed = MetricsFeed(world.planes[world.plane_of[deployment]], deployment, names, timing, first_scrape_ns)
+        self._armed_ns = NEVER_NS
 
     def start(self) -> None:
         """Begin to scrape, if the policy wants metrics, and to look."""
-        if self.metric_names:
-            self.env.process(self._scrape())
-        self.env.process(self._control())
-
-    def _scrape(self) -> Process:
-        period_ns = round(self.feed.timing.scrape_s * NS_PER_S)
-        yield self.env.timeout(int(self.phase * period_ns))
-        while True:
-            self.feed.scrape(int(self.env.now))
-            yield self.env.timeout(period_ns)
+        if self._clock_ns:
+            self.provisioner.machines.on_change.append(self._on_change)
+        self._arm()
 
     def view(self) -> DeploymentView:
         """Look at the deployment now."""
-        now_ns = int(self.env.now)
-        replicas = self.provisioner.of(self.deployment)
-        pods = [replica for replica in replicas if not replica.is_draining]
+        now_ns, roster = int(self.env.now), self.fleet.roster()
         return DeploymentView(
             time_ns=now_ns,
             wanted=self.provisioner.wanted[self.deployment],
-            pods=Pods(
-                number=np.array([replica.number for replica in pods], np.int64),
-                pending=np.array([replica.is_pending for replica in pods], np.bool_),
-                ready=np.array([replica.is_ready for replica in pods], np.bool_),
-                age_ns=np.array([now_ns - replica.requested_ns for replica in pods], np.int64),
-                ready_ns=np.array([now_ns - replica.ready_ns if replica.is_ready else 0 for replica in pods], np.int64),
-            ),
-            draining=len(replicas) - len(pods),
-            metrics=self.feed.samples(now_ns, self.metric_names, pods) if self.metric_names else {},
+            pods=roster.pods(now_ns),
+            draining=roster.draining,
+            metrics=self.feed.samples(now_ns, roster),
+            next_sample_ns=self.feed.next_sample_ns(now_ns),
         )
 
-    def _control(self) -> Process:
-        """Look, decide, act, sleep until the policy's next look; each decision that changes something becomes a row."""
-        yield self.env.timeout(self.policy.first_look_ns(self.phase))
-        while True:
-            view = self.view()
-            decision = self.policy.decide(view)
-            if decision.replicas != view.wanted:
-                self.sink.append("decisions", {
-                    "time_ns": view.time_ns, "deployment": self.deployment, "policy": choice_name(self.policy),
-                    "before": view.wanted, "after": decision.replicas, "reason": decision.reason,
-                })  # fmt: skip
-                self.provisioner.set_wanted(self.deployment, decision.replicas)
-            next_ns = self.policy.next_look_ns(view)
-            if next_ns >= NEVER_NS:
-                return
-            yield self.env.timeout(next_ns - int(self.env.now))
+    def _arm(self) -> None:
+        """Sleep until the next scrape or look."""
+        at_ns, now_ns = min(self.feed.next_scrape_ns, self._look_ns), int(self.env.now)
+        # An alarm cannot be taken back; one that finds nothing to do does nothing.
+        if at_ns < NEVER_NS and not now_ns < self._armed_ns <= at_ns:
+            self._armed_ns = at_ns
+            alarm = self.env.timeout(at_ns - now_ns)
+            assert alarm.callbacks is not None
+            alarm.callbacks.append(self._wake)
+
+    def _wake(self, _: simpy.Event) -> None:
+        now_ns = int(self.env.now)
+        if self.feed.next_scrape_ns == now_ns:
+            self.feed.scrape(now_ns)
+        if self._look_ns == now_ns:
+            self._look()
+        self._arm()
+
+    def _look(self) -> None:
+        """Look, decide, act, and find out when to look again; each decision that changes something becomes a row."""
+        view, changes = self.view(), self.provisioner.machines.changes
+        decision = self.policy.decide(view)
+        self._last_look_ns, self._look_ns = view.time_ns, NEVER_NS
+        if decision.replicas != view.wanted:
+            self.sink.append("decisions", {
+                "time_ns": view.time_ns, "deployment": self.deployment, "policy": choice_name(self.policy),
+                "before": view.wanted, "after": decision.replicas, "reason": decision.reason,
+            })  # fmt: skip
+            self.provisioner.set_wanted(self.deployment, decision.replicas)
+        self._look_ns = self.policy.next_look_ns(view)
+        if self._clock_ns and changes != self.provisioner.machines.changes:
+            self._look_ns = min(self._look_ns, view.time_ns + self._clock_ns)
+
+    def _on_change(self) -> None:
+        """Something happened to a replica or a machine: the policy sees it at the next tick of its clock."""
+        if self._look_ns > self.env.now > self._last_look_ns:
+            ticks = -(-(int(self.env.now) - self._last_look_ns) // self._clock_ns)
+            self._look_ns = min(self._look_ns, self._last_look_ns + ticks * self._clock_ns)
+            self._arm()

@@ -32,6 +32,8 @@ class Machines:
         self.alive: dict[int, Node] = {}
         self.ended: list[Node] = []
         self.on_running: list[Callable[[Node], None]] = []
+        self.on_change: list[Callable[[], None]] = []
+        self.changes = 0
         self._closed_by: dict[tuple[str, str], set[object]] = {}
         # Decides among the zones of a pool that have capacity; the spot market replaces it for its pools.
         self.price_of: Callable[[str, str], int] = lambda pool, zone: 0
@@ -51,6 +53,12 @@ class Machines:
     def of(self, pool: str) -> list[Node]:
         """Return the living nodes of a pool, oldest first."""
         return [node for node in self.alive.values() if node.pool == pool]
+
+    def changed(self) -> None:
+        """Say that something happened to a machine or a replica: what was derived from them before no longer holds."""
+        self.changes += 1
+        for hook in self.on_change:
+            hook()
 
     def event(self, kind: str, subject: str, detail: str) -> None:
         """Write a row of the `events` table."""
@@ -149,6 +157,7 @@ class Machines:
         if node.gone_ns != NOT_REACHED:
             return
         node.pulled_ns = self.now_ns
+        self.changed()
         node.up.succeed()
 
     def _running(self, node: Node) -> None:

@@ -67,6 +67,7 @@ class Provisioner:
     def set_wanted(self, deployment: str, replicas: int) -> None:
         """Change how many replicas a deployment wants, and act on it."""
         self.wanted[deployment] = replicas
+        self.machines.changed()
         self.reconcile(deployment)
 
     def reconcile(self, deployment: str) -> None:
@@ -131,6 +132,7 @@ class Provisioner:
             self.replicas[replica.number] = replica
             for node, accelerators in gang:
                 node.holds[replica.number] = accelerators
+            self.machines.changed()
             if at_once:
                 replica.loaded_ns = self.now_ns
                 self._ready(replica)
@@ -185,6 +187,7 @@ class Provisioner:
         replica.ready_ns = self.now_ns
         replica.plane_number = plane.engine.add_replica(self.now_ns, plane.specs[replica.deployment, replica.pool])
         self.by_plane_number[plane.number, replica.plane_number] = replica
+        self.machines.changed()
         where = ", ".join(str(node.number) for node, _ in replica.gang)
         self.machines.event("replica_ready", f"replica {replica.number}", f"{replica.deployment} on node {where}")
 
@@ -204,6 +207,7 @@ class Provisioner:
 
     def _drain(self, replica: ReplicaLife) -> None:
         replica.drain_ns = self.now_ns
+        self.machines.changed()
         self.machines.event("replica_draining", f"replica {replica.number}", replica.deployment)
         self.world.planes[replica.plane].engine.drain_replica(self.now_ns, replica.plane_number)
 
@@ -268,6 +272,7 @@ class Provisioner:
     def _gone(self, replica: ReplicaLife, cause: str) -> None:
         replica.gone_ns, replica.cause = self.now_ns, cause
         del self.replicas[replica.number]
+        self.machines.changed()
         self.ended.append(replica)
         self.machines.event("replica_gone", f"replica {replica.number}", cause)
         for node, _ in replica.gang:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +45,7 @@ class MetricTiming:
     window_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """One metric as it has reached the controller: late, and averaged over a window.
 
     Parameters
@@ -58,8 +59,7 @@ class Samples:
     total: float
 
 
-@dataclass(frozen=True)
-class Pods:
+class Pods(NamedTuple):
     """The replicas of a deployment as an orchestrator sees them, oldest first; draining ones are being deleted and left out.
 
     Parameters
@@ -75,8 +75,7 @@ class Pods:
     ready_ns: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class DeploymentView:
+class DeploymentView(NamedTuple):
     """One deployment as a controller sees it at a look.
 
     Parameters
@@ -84,6 +83,7 @@ class DeploymentView:
     time_ns : now, since the scenario start. wanted : replicas wanted by the last decision.
     pods : the replicas. draining : how many are on their way out.
     metrics : name -> samples, for the names the policy asked for in `metric_names`.
+    next_sample_ns : when newer samples can be seen; 0 where that may be at any time.
     """
 
     time_ns: int
@@ -91,23 +91,52 @@ class DeploymentView:
     pods: Pods
     draining: int
     metrics: dict[str, Samples]
+    next_sample_ns: int = 0
 
     @property
     def ready(self) -> int:
         """Replicas that admit requests."""
-        return int(self.pods.ready.sum())
+        return int(np.count_nonzero(self.pods.ready))
 
 
-@dataclass(frozen=True)
 class Decision:
-    """How many replicas a policy wants, and the rule that bound."""
+    """How many replicas a policy wants, and the rule that bound.
 
-    replicas: int
-    reason: str
+    Parameters
+    ----------
+    reason : the rule in words, or a function that finds them: only the reasons of decisions that change something are read.
+
+    Examples
+    --------
+    >>> Decision(3, "static"), Decision(3, lambda: "static").reason
+    (Decision(3, 'static'), 'static')
+    """
+
+    __slots__ = ("_reason", "replicas")
+
+    def __init__(self, replicas: int, reason: str | Callable[[], str]) -> None:
+        self.replicas, self._reason = replicas, reason
+
+    @property
+    def reason(self) -> str:
+        """The rule that bound."""
+        return self._reason if isinstance(self._reason, str) else self._reason()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and (self.replicas, self.reason) == (other.replicas, other.reason)
+
+    def __hash__(self) -> int:
+        return hash((self.replicas, self.reason))
+
+    def __repr__(self) -> str:
+        return f"Decision({self.replicas}, {self.reason!r})"
 
 
 class Autoscaler:
     """Base of all autoscalers: `decide` at each look, `next_look_ns` says when its inputs can next change its output.
+
+    A policy with a clock (`clock_ns`) may leave out looks that could decide nothing: it names a later tick in `next_look_ns`, and
+    is woken at the first tick after something has happened to the machines or replicas of the run.
 
     Every run works on a copy of its own, so a policy may keep what it remembers between looks in attributes of its own.
     """
@@ -136,8 +165,15 @@ class Autoscaler:
         """Return the time of the first look; a clocked policy starts `phase` (0 to 1, drawn from the seed) of a period late."""
         return 0
 
+    def clock_ns(self) -> int:
+        """Return the period at which it would look if it left nothing out; 0 for a policy that looks only when it says."""
+        return 0
+
     def next_look_ns(self, view: DeploymentView) -> int:
-        """Return the time of the next look, after `view.time_ns`; `NEVER_NS` for none."""
+        """Return the time of the next look, after `view.time_ns`; `NEVER_NS` for none.
+
+        With a clock: the first tick at which the answer could differ if nothing happened to any replica until then.
+        """
         raise NotImplementedError
 
     def problems(self, path: str, problems: Problems) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hpa_kit import NAN, OFFSET_S, average, cpu, external, hpa, look, pods, rules
+from hpa_kit import NAN, OFFSET_S, average, cpu, external, hpa, look, pods, rules, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,16 @@ from sim.control.loop import run
 from sim.control.world import build_world
 from sim.errors import InputError, Problems
 from sim.policies.autoscalers.hpa import Hpa
-from sim.policies.autoscalers.hpa_algorithm import Log, PodCounts, PodTarget, Tolerances, milli, per_pod_proposal
+from sim.policies.autoscalers.hpa_algorithm import (
+    Log,
+    PodCounts,
+    PodTarget,
+    Recommendations,
+    Tolerances,
+    count_pods,
+    milli,
+    per_pod_proposal,
+)
 from sim.policies.autoscalers.hpa_config import Behavior, Metric, ScalingPolicy, ScalingRules
 from sim.policies.base import EXTERNAL_METRICS, POD_METRICS, DeploymentView, MetricTiming, Pods
 from sim.results.records import RunWriter
@@ -79,12 +88,13 @@ def test_failed_metrics(outstanding: list[float], queue: float, expected: int, r
 
 
 def test_a_failed_look_records_no_recommendation() -> None:
-    policy = hpa(average(10), external(10))
+    policy = hpa(average(10), external(10), behavior=Behavior(rules(window_s=60.0), rules(window_s=60.0)))
     look(policy, 3, {"outstanding": [30.0] * 3, "queue": NAN})
     look(policy, 3, {"outstanding": [], "queue": NAN}, at_s=15)
     look(policy, 3, {"outstanding": [1.0] * 3, "queue": NAN}, at_s=30)
-    # The initial number and the 9 of the first look.
-    assert [number for _, number in policy._recommendations.entries] == [3, 9]
+    # The 9 of the first look is the largest of the window, the initial number the least: nothing came of the other two looks.
+    made, start_ns = policy._recommendations, OFFSET_S * NS_PER_S - 1
+    assert (made.largest_after(start_ns), made.least_after(start_ns)) == (9, 3)
 
 
 def test_pods_without_samples_count_nothing_above_the_target() -> None:
@@ -313,8 +323,28 @@ def test_memory_does_not_grow_with_the_horizon() -> None:
     current = 5
     for sync in range(2_000):
         current = look(policy, current, {"queue": 5.0 + 5.0 * math.sin(sync / 7)}, at_s=15.0 * sync).replicas
-    assert len(policy._recommendations.entries) <= 22
+    assert len(policy._recommendations) <= 42
     assert max(len(policy._events.added.entries), len(policy._events.removed.entries)) <= 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=60), st.integers(0, 12), st.integers(0, 12))
+def test_recommendations_forget_only_what_cannot_bind(made: list[tuple[int, int]], up_ns: int, down_ns: int) -> None:
+    recommendations, kept, now_ns = Recommendations(), [], 0
+    for gap_ns, replicas in made:
+        now_ns += gap_ns
+        assert recommendations.largest_after(now_ns - down_ns) == max([n for at, n in kept if at > now_ns - down_ns], default=0)
+        least = min([n for at, n in kept if at > now_ns - up_ns], default=(1 << 31) - 1)
+        assert recommendations.least_after(now_ns - up_ns) == least
+        recommendations.store(now_ns, replicas)
+        kept.append((now_ns, replicas))
+
+
+@given(st.lists(st.one_of(st.just(NAN), st.floats(0, 200)), max_size=12), st.integers(0, 3))
+def test_plain_pods_are_counted_as_under_the_full_rules(levels: list[float], unplaced: int) -> None:
+    seen, values = pods(len(levels)), samples(levels, len(levels))
+    sampled = [level for level in levels if not math.isnan(level)]
+    expected = PodCounts(sum(milli(level) for level in sampled), len(sampled), len(levels) - len(sampled), unplaced)
+    assert count_pods(seen, values, unplaced, None) == expected
 
 
 def test_a_copy_has_a_memory_of_its_own() -> None:
@@ -330,6 +360,7 @@ def test_the_clock_has_a_phase_and_metrics_their_timing() -> None:
     assert policy.first_look_ns(0.25) == 5 * NS_PER_S
     view = DeploymentView(7 * NS_PER_S, 1, pods(1), 0, {})
     assert policy.next_look_ns(view) == 27 * NS_PER_S
+    assert policy.clock_ns() == 20 * NS_PER_S
     assert policy.metric_timing() == MetricTiming(15.0, 30.0, 60.0)
     assert policy.metric_names() == ["outstanding", "queue"]
 

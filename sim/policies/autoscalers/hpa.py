@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sim.errors import Problems
 from sim.policies.autoscalers.hpa_algorithm import (
     CpuRules,
     Limit,
-    Log,
     PodTarget,
     Proposal,
+    Recommendations,
     ScaleEvents,
     Tolerances,
     average_value_proposal,
@@ -26,7 +27,7 @@ from sim.policies.autoscalers.hpa_algorithm import (
     value_proposal,
 )
 from sim.policies.autoscalers.hpa_config import Behavior, Metric, ScalingPolicy, ScalingRules, check_tolerance
-from sim.policies.base import Autoscaler, Decision, DeploymentView, MetricTiming
+from sim.policies.base import NEVER_NS, Autoscaler, Decision, DeploymentView, MetricTiming
 from sim.registry import register
 from sim.units import NS_PER_S
 
@@ -52,6 +53,72 @@ class _Direction:
         policies = default if rules.policies is None else tuple(rules.policies)
         window = window_s if rules.stabilization_window_s is None else rules.stabilization_window_s
         return cls(_ns(window), policies, tuple(_ns(policy.period_s) for policy in policies), rules.select_policy)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A metric with its target in the units of the arithmetic.
+
+    Parameters
+    ----------
+    milli : the target in thousandths. of_pod : of a pods or resource metric. cpu : its rules, for a resource metric.
+    """
+
+    metric: Metric
+    milli: int
+    of_pod: PodTarget
+    cpu: CpuRules | None
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The configuration as the arithmetic wants it, worked out once.
+
+    Parameters
+    ----------
+    up, down : with `behavior` only. window_ns : of stabilization without it. by_age : what counts depends on the age of replicas.
+    """
+
+    behavior: Behavior | None
+    targets: tuple[_Target, ...]
+    tolerances: Tolerances
+    up: _Direction | None
+    down: _Direction | None
+    window_ns: int
+    lasting_ns: int
+
+    @classmethod
+    def of(cls, hpa: Hpa) -> _Rules:
+        tolerances, up, down = Tolerances(hpa.tolerance, hpa.tolerance), None, None
+        if hpa.behavior is not None:
+            of_down, of_up = hpa.behavior.scale_down, hpa.behavior.scale_up
+            tolerances = Tolerances(
+                hpa.tolerance if of_down.tolerance is None else of_down.tolerance,
+                hpa.tolerance if of_up.tolerance is None else of_up.tolerance,
+            )
+            up = _Direction.of(of_up, 0.0, _DEFAULT_UP)
+            down = _Direction.of(of_down, hpa.downscale_stabilization_s, _DEFAULT_DOWN)
+        targets = tuple(cls._target(hpa, metric) for metric in hpa.metrics)
+        lasting_ns = 0 if any(target.cpu is not None for target in targets) else NEVER_NS
+        return cls(hpa.behavior, targets, tolerances, up, down, _ns(hpa.downscale_stabilization_s), lasting_ns)
+
+    @staticmethod
+    def _target(hpa: Hpa, metric: Metric) -> _Target:
+        utilization = metric.type == "Utilization"
+        of_pod = PodTarget(int(metric.target), milli(metric.request)) if utilization else PodTarget(milli(metric.target))
+        # A rate spans at least the time between two scrapes; a gauge is an instant unless it is averaged.
+        spans_s = max(hpa.metric_window_s, hpa.scrape_s if metric.name == "busy" else 0.0)
+        cpu = CpuRules(_ns(hpa.cpu_initialization_s), _ns(hpa.initial_readiness_delay_s), _ns(spans_s))
+        return _Target(metric, milli(metric.target), of_pod, cpu if metric.source == "resource" else None)
+
+    def stabilized(self, desired: int, stable: int) -> str:
+        """Write down what stabilization did, "" if nothing."""
+        if stable == desired:
+            return ""
+        if self.up is None or self.down is None:
+            return f" -> stabilized by {stable}, the most of {self.window_ns / NS_PER_S:g} s"
+        way, window_ns = ("up", self.up.window_ns) if stable < desired else ("down", self.down.window_ns)
+        return f" -> stabilized {way} by {stable}, {window_ns / NS_PER_S:g} s"
 
 
 @register("autoscaler", "hpa")
@@ -95,8 +162,15 @@ class Hpa(Autoscaler):
 
     def __post_init__(self) -> None:
         """Start with an empty memory; it is no field, so no part of the configuration."""
-        self._recommendations = Log()
+        self._recommendations = Recommendations()
         self._events = ScaleEvents()
+        self._rules: _Rules | None = None
+        self._first = True
+        # Of the last look: when it was, what it recommended, if anything, until when another one with the same metrics and replicas
+        # would recommend that again and keep the number, and whether looks are left out after it.
+        self._looked_ns = self._same_until_ns = 0
+        self._recommended: int | None = None
+        self._leaves_out = False
 
     # What the control plane asks for
 
@@ -120,16 +194,28 @@ class Hpa(Autoscaler):
         """Return the first look, `phase` of a sync period after the start."""
         return int(phase * _ns(self.sync_period_s))
 
+    def clock_ns(self) -> int:
+        """Return the sync period."""
+        return _ns(self.sync_period_s)
+
     def next_look_ns(self, view: DeploymentView) -> int:
-        """Return one sync period later."""
-        return view.time_ns + _ns(self.sync_period_s)
+        """Return the next sync that could change the number: one period later, or where time alone changes nothing more."""
+        period_ns = self.clock_ns()
+        syncs = -(-(min(view.next_sample_ns, self._same_until_ns) - view.time_ns) // period_ns)
+        if syncs <= 1:
+            return view.time_ns + period_ns
+        self._leaves_out = True
+        return view.time_ns + syncs * period_ns
 
     def decide(self, view: DeploymentView) -> Decision:
         """Go through one sync of the controller; the reason names what bound."""
         current = view.wanted
-        if not self._recommendations.entries:
-            self._recommendations.store(view.time_ns, current, view.time_ns)
+        if self._first:
+            self._recommendations.store(view.time_ns, current)
+            self._first = False
+        self._catch_up(view.time_ns)
         if current == 0 and self.min_replicas != 0:
+            self._same_until_ns = NEVER_NS
             return Decision(0, "0 replicas: autoscaling is off")
         if current > self.max_replicas:
             decision = Decision(self.max_replicas, f"{current} is above maxReplicas {self.max_replicas}")
@@ -141,104 +227,118 @@ class Hpa(Autoscaler):
             self._record_change(view.time_ns, current, decision.replicas)
         return decision
 
+    def _catch_up(self, now_ns: int) -> None:
+        """Record what the syncs left out since the last look would have recommended: the last of them stands for all."""
+        if self._leaves_out and self._recommended is not None:
+            self._recommendations.store(max(now_ns - self.clock_ns(), self._looked_ns), self._recommended)
+        self._looked_ns, self._recommended, self._same_until_ns, self._leaves_out = now_ns, None, 0, False
+
+    def _worked_out(self) -> _Rules:
+        if self._rules is None or self._rules.behavior is not self.behavior:
+            self._rules = _Rules.of(self)
+        return self._rules
+
     # Metrics
 
     def _by_metrics(self, view: DeploymentView) -> Decision:
-        proposals: list[tuple[Proposal, str]] = []
-        failed: list[str] = []
-        for metric in self.metrics:
-            proposal = self._proposal(metric, view)
+        rules = self._worked_out()
+        best: tuple[Proposal, _Target] | None = None
+        failed: list[_Target] = []
+        for target in rules.targets:
+            proposal = self._proposal(target, view, rules.tolerances)
             if proposal is None:
-                failed.append(f"{metric.source} {metric.name}")
-            else:
-                proposals.append((proposal, _shown(metric, proposal)))
-        no_sample = f"no sample of {', '.join(failed)}"
-        if not proposals:
-            return Decision(view.wanted, no_sample)
-        best, reason = max(proposals, key=lambda pair: pair[0].replicas)
-        if failed and best.replicas < view.wanted:
-            return Decision(view.wanted, f"{reason} -> kept: {no_sample}")
-        if self.behavior is None:
-            return self._limited(view.time_ns, view.wanted, best.replicas, reason)
-        return self._limited_by_behavior(self.behavior, view.time_ns, view.wanted, best.replicas, reason)
+                failed.append(target)
+            elif best is None or proposal.replicas > best[0].replicas:
+                best = proposal, target
+        if best is None:
+            self._same_until_ns = rules.lasting_ns
+            return Decision(view.wanted, lambda: _no_sample(failed))
+        proposal, target = best
+        if failed and proposal.replicas < view.wanted:
+            self._same_until_ns = rules.lasting_ns
+            return Decision(view.wanted, lambda: f"{_shown(target.metric, proposal)} -> kept: {_no_sample(failed)}")
+        self._recommended = proposal.replicas
+        return self._limited(rules, view.time_ns, view.wanted, proposal, target)
 
-    def _proposal(self, metric: Metric, view: DeploymentView) -> Proposal | None:
-        samples, tolerances = view.metrics[metric.name], self._tolerances()
+    @staticmethod
+    def _proposal(target: _Target, view: DeploymentView, tolerances: Tolerances) -> Proposal | None:
+        metric = target.metric
+        samples = view.metrics[metric.name]
+        # A wanted replica for which there is no machine is a pending pod in a cluster.
+        replicas = len(view.pods.number)
+        pods = max(view.wanted, replicas)
         if metric.source == "external":
             if math.isnan(samples.total):
                 return None
-            total, target = milli(samples.total), milli(metric.target)
+            total = milli(samples.total)
             if metric.type == "Value":
-                return value_proposal(view.wanted, view.ready, total, target, tolerances)
-            return average_value_proposal(self._pods(view), total, target, tolerances)
-        utilization = metric.type == "Utilization"
-        target_of_pod = PodTarget(int(metric.target), milli(metric.request)) if utilization else PodTarget(milli(metric.target))
-        cpu = self._cpu_rules(metric) if metric.source == "resource" else None
-        unplaced = self._pods(view) - len(view.pods.number)
-        return per_pod_proposal(view.wanted, count_pods(view.pods, samples, unplaced, cpu), target_of_pod, tolerances)
-
-    @staticmethod
-    def _pods(view: DeploymentView) -> int:
-        """Return the pods a cluster would have: a wanted replica for which there is no machine is a pending pod there."""
-        return max(view.wanted, len(view.pods.number))
-
-    def _tolerances(self) -> Tolerances:
-        if self.behavior is None:
-            return Tolerances(self.tolerance, self.tolerance)
-        down, up = self.behavior.scale_down.tolerance, self.behavior.scale_up.tolerance
-        return Tolerances(self.tolerance if down is None else down, self.tolerance if up is None else up)
-
-    def _cpu_rules(self, metric: Metric) -> CpuRules:
-        # A rate spans at least the time between two scrapes; a gauge is an instant unless it is averaged.
-        spans_s = max(self.metric_window_s, self.scrape_s if metric.name == "busy" else 0.0)
-        return CpuRules(_ns(self.cpu_initialization_s), _ns(self.initial_readiness_delay_s), _ns(spans_s))
+                return value_proposal(view.wanted, view.ready, total, target.milli, tolerances)
+            return average_value_proposal(pods, total, target.milli, tolerances)
+        counts = count_pods(view.pods, samples, pods - replicas, target.cpu)
+        return per_pod_proposal(view.wanted, counts, target.of_pod, tolerances)
 
     # Stabilization and limits
 
-    def _limited(self, now_ns: int, current: int, desired: int, reason: str) -> Decision:
-        window_s = self.downscale_stabilization_s
-        stable = stabilized_by_maximum(self._recommendations, desired, now_ns, _ns(window_s))
-        if stable != desired:
-            reason += f" -> stabilized by {stable}, the most of {window_s:g} s"
-        limit = up_limit_without_behavior(current)
-        return self._bounded(stable, Limit(limit, f"max(2 x {current}, 4)"), Limit(0, ""), reason)
+    def _limited(self, rules: _Rules, now_ns: int, current: int, proposal: Proposal, target: _Target) -> Decision:
+        made, desired = self._recommendations, proposal.replicas
+        if rules.up is None or rules.down is None:
+            stable = stabilized_by_maximum(made, desired, now_ns, rules.window_ns)
+        else:
+            stable = stabilized_in_both_directions(made, current, desired, now_ns, rules.up.window_ns, rules.down.window_ns)
+        bound = None if stable == current else self._bound(rules, now_ns, current, stable)
+        replicas = stable if bound is None else bound.replicas
+        if replicas == current:
+            self._same_until_ns = min(self._same_replicas_until_ns(rules, now_ns, current, desired, stable), rules.lasting_ns)
 
-    def _limited_by_behavior(self, behavior: Behavior, now_ns: int, current: int, desired: int, reason: str) -> Decision:
-        up, down = self._directions(behavior)
-        windows_ns = up.window_ns, down.window_ns
-        stable = stabilized_in_both_directions(self._recommendations, current, desired, now_ns, *windows_ns)
-        if stable != desired:
-            way, window_ns = ("up", up.window_ns) if stable < desired else ("down", down.window_ns)
-            reason += f" -> stabilized {way} by {stable}, {window_ns / NS_PER_S:g} s"
-        highest, lowest = Limit(self.max_replicas, ""), Limit(self.min_replicas, "")
+        def reason() -> str:
+            limited = "" if bound is None else f" -> limited to {bound.replicas} by {bound.rule}"
+            return _shown(target.metric, proposal) + rules.stabilized(desired, stable) + limited
+
+        return Decision(replicas, reason)
+
+    def _same_replicas_until_ns(self, rules: _Rules, now_ns: int, current: int, desired: int, stable: int) -> int:
+        """Return when time alone could change the number, given that it stays as it is now.
+
+        Never, where this look itself recommends it or what lies beyond a bound; otherwise when the recommendation that keeps it
+        leaves its window, or at once where a rate limit keeps it.
+        """
+        if desired == current or desired > current == self.max_replicas or desired < current == self.min_replicas:
+            return NEVER_NS
+        if rules.up is None or rules.down is None:
+            return self._recommendations.largest_since_ns() + rules.window_ns + 1
+        if stable != current:
+            return now_ns
+        if desired > current:
+            return self._recommendations.least_since_ns() + rules.up.window_ns
+        return self._recommendations.largest_since_ns() + rules.down.window_ns
+
+    def _bound(self, rules: _Rules, now_ns: int, current: int, stable: int) -> Limit | None:
+        """Return the limit that a change would break; of a rate limit and a bound the tighter one."""
         if stable > current:
-            highest = up_limit(current, self._events, up.policies, up.periods_ns, up.select, now_ns)
-        elif stable < current:
-            lowest = down_limit(current, self._events, down.policies, down.periods_ns, down.select, now_ns)
-        return self._bounded(stable, highest, lowest, reason)
-
-    def _bounded(self, stable: int, highest: Limit, lowest: Limit, reason: str) -> Decision:
-        """Apply rate limits and bounds; of the two the tighter one is named."""
-        top = highest if highest.replicas < self.max_replicas else Limit(self.max_replicas, f"maxReplicas {self.max_replicas}")
-        bottom = lowest if lowest.replicas > self.min_replicas else Limit(self.min_replicas, f"minReplicas {self.min_replicas}")
-        if stable > top.replicas:
-            return Decision(top.replicas, f"{reason} -> limited to {top.replicas} by {top.rule}")
-        if stable < bottom.replicas:
-            return Decision(bottom.replicas, f"{reason} -> limited to {bottom.replicas} by {bottom.rule}")
-        return Decision(stable, reason)
-
-    def _directions(self, behavior: Behavior) -> tuple[_Direction, _Direction]:
-        down_window_s = self.downscale_stabilization_s
-        return _Direction.of(behavior.scale_up, 0.0, _DEFAULT_UP), _Direction.of(behavior.scale_down, down_window_s, _DEFAULT_DOWN)
+            if rules.up is None:
+                limit = Limit(up_limit_without_behavior(current), f"max(2 x {current}, 4)")
+            else:
+                up = rules.up
+                limit = up_limit(current, self._events, up.policies, up.periods_ns, up.select, now_ns)
+            if limit.replicas >= self.max_replicas:
+                limit = Limit(self.max_replicas, f"maxReplicas {self.max_replicas}")
+            return limit if stable > limit.replicas else None
+        limit = Limit(self.min_replicas, f"minReplicas {self.min_replicas}")
+        if rules.down is not None:
+            down = rules.down
+            by_rate = down_limit(current, self._events, down.policies, down.periods_ns, down.select, now_ns)
+            if by_rate.replicas > limit.replicas:
+                limit = by_rate
+        return limit if stable < limit.replicas else None
 
     def _record_change(self, now_ns: int, before: int, after: int) -> None:
-        if self.behavior is None:
+        rules = self._worked_out()
+        if rules.up is None or rules.down is None:
             return
-        up, down = self._directions(self.behavior)
         if after > before:
-            self._events.added.store(now_ns, after - before, now_ns - max(up.periods_ns))
+            self._events.added.store(now_ns, after - before, now_ns - max(rules.up.periods_ns))
         else:
-            self._events.removed.store(now_ns, before - after, now_ns - max(down.periods_ns))
+            self._events.removed.store(now_ns, before - after, now_ns - max(rules.down.periods_ns))
 
     # Configuration
 
@@ -270,6 +370,10 @@ class Hpa(Autoscaler):
         ):  # fmt: skip
             value = getattr(self, name)
             problems.check(0 <= value <= 86_400, f"{path}.{name}", value, "is out of range", "0 s to 1 day")
+
+
+def _no_sample(failed: Iterable[_Target]) -> str:
+    return f"no sample of {', '.join(f'{target.metric.source} {target.metric.name}' for target in failed)}"
 
 
 def _shown(metric: Metric, proposal: Proposal) -> str:

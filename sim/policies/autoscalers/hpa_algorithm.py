@@ -8,8 +8,10 @@ tolerances and percent limits are doubles as there, so that equal inputs round e
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,8 +67,7 @@ class CpuRules:
     window_ns: int
 
 
-@dataclass(frozen=True)
-class PodCounts:
+class PodCounts(NamedTuple):
     """What a per-pod metric knows: the sum over measured pods in thousandths; how many are measured, without a sample, unready."""
 
     total_milli: int
@@ -83,6 +84,11 @@ def count_pods(pods: Pods, samples: Samples, unplaced: int, cpu: CpuRules | None
     pods, samples : as seen at the look. unplaced : wanted replicas without a machine; in a cluster they are pending pods.
     cpu : the rules of a resource metric; None for other metrics, where running pods count whether ready or not.
     """
+    if cpu is None and not np.count_nonzero(pods.pending):
+        # The plain case, a few microseconds: an unknown sample shows in the sum.
+        total = float(np.add.reduce(np.rint(samples.per_pod * 1000)))
+        if total == total:
+            return PodCounts(int(total), len(samples.per_pod), 0, unplaced)
     sampled = ~np.isnan(samples.per_pod)
     unready = pods.pending
     if cpu is not None:
@@ -95,9 +101,9 @@ def count_pods(pods: Pods, samples: Samples, unplaced: int, cpu: CpuRules | None
     measured = sampled & ~unready
     return PodCounts(
         total_milli=int(np.rint(samples.per_pod[measured] * 1000).astype(np.int64).sum()),
-        measured=int(measured.sum()),
-        missing=int((~sampled & ~unready).sum()),
-        unready=int(unready.sum()) + unplaced,
+        measured=int(np.count_nonzero(measured)),
+        missing=int(np.count_nonzero(~sampled & ~unready)),
+        unready=int(np.count_nonzero(unready)) + unplaced,
     )
 
 
@@ -137,8 +143,7 @@ class PodTarget:
         return "target" if self.request_milli is None else f"{max(100, self.target)} %"
 
 
-@dataclass(frozen=True)
-class Proposal:
+class Proposal(NamedTuple):
     """Replicas one metric asks for, the usage it saw (unit of its target) and the rule that bound, "" for the plain ratio."""
 
     replicas: int
@@ -162,7 +167,8 @@ def per_pod_proposal(current: int, pods: PodCounts, target: PodTarget, tolerance
     """
     if pods.measured == 0:
         return None
-    usage, ratio = target.usage(pods.total_milli, pods.measured), target.ratio(pods.total_milli, pods.measured)
+    usage = target.usage(pods.total_milli, pods.measured)
+    ratio = usage / target.target
     recount_unready = pods.unready > 0 and ratio > 1.0
     if not recount_unready and pods.missing == 0:
         if tolerances.within(ratio):
@@ -245,33 +251,90 @@ class Log:
         return [number for at_ns, number in self.entries if at_ns > time_ns]
 
 
-def stabilized_by_maximum(log: Log, desired: int, now_ns: int, window_ns: int) -> int:
-    """Return the largest recommendation of the window (both ends in it), and record this one: the rule without `behavior`.
+class Recommendations:
+    """The recommendations of a stabilization window, as far as they can still be its largest or its least one.
+
+    A number is forgotten when a later one binds at least as much, and when it has left the window, so windows must not grow.
 
     Examples
     --------
-    >>> stabilized_by_maximum(Log([(0, 10)]), 6, 60_000_000_000, 300_000_000_000)
+    >>> made = Recommendations()
+    >>> for time_ns, replicas in ((0, 10), (15, 4), (30, 6)):
+    ...     made.store(time_ns, replicas)
+    >>> made.largest_after(-1), made.largest_after(0), made.least_after(15)
+    (10, 6, 6)
+    """
+
+    def __init__(self) -> None:
+        self._falling: deque[tuple[int, int]] = deque()
+        self._rising: deque[tuple[int, int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._falling) + len(self._rising)
+
+    def store(self, time_ns: int, replicas: int) -> None:
+        """Record a recommendation, in order of time."""
+        falling, rising = self._falling, self._rising
+        while falling and falling[-1][1] <= replicas:
+            falling.pop()
+        falling.append((time_ns, replicas))
+        while rising and rising[-1][1] >= replicas:
+            rising.pop()
+        rising.append((time_ns, replicas))
+
+    def largest_after(self, time_ns: int) -> int:
+        """Return the largest recommendation after a time, which must not go back; 0 for none."""
+        return _first_after(self._falling, time_ns, 0)
+
+    def least_after(self, time_ns: int) -> int:
+        """Return the least recommendation after a time, which must not go back; the largest number for none."""
+        return _first_after(self._rising, time_ns, _LARGEST_INT32)
+
+    def largest_since_ns(self) -> int:
+        """Return when the largest one was made that is still kept."""
+        return self._falling[0][0]
+
+    def least_since_ns(self) -> int:
+        """Return when the least one was made that is still kept."""
+        return self._rising[0][0]
+
+
+def _first_after(entries: deque[tuple[int, int]], time_ns: int, none: int) -> int:
+    while entries and entries[0][0] <= time_ns:
+        entries.popleft()
+    return entries[0][1] if entries else none
+
+
+def stabilized_by_maximum(made: Recommendations, desired: int, now_ns: int, window_ns: int) -> int:
+    """Record a recommendation and return the largest of the window (both ends in it): the rule without `behavior`.
+
+    Examples
+    --------
+    >>> made = Recommendations()
+    >>> made.store(0, 10)
+    >>> stabilized_by_maximum(made, 6, 60_000_000_000, 300_000_000_000)
     10
     """
-    start_ns = now_ns - window_ns
-    result = max([desired, *log.after(start_ns - 1)])
-    log.store(now_ns, desired, start_ns)
-    return result
+    made.store(now_ns, desired)
+    made.least_after(now_ns)
+    return made.largest_after(now_ns - window_ns - 1)
 
 
-def stabilized_in_both_directions(log: Log, current: int, desired: int, now_ns: int, up_ns: int, down_ns: int) -> int:
+def stabilized_in_both_directions(made: Recommendations, current: int, desired: int, now_ns: int, up_ns: int, down_ns: int) -> int:
     """Return the number nearest to `current` between the least recommendation of the up window and the largest of the down window.
 
-    The recommendation is recorded. A window is open at its start.
+    The recommendation is recorded, and counts itself. A window is open at its start.
 
     Examples
     --------
-    >>> stabilized_in_both_directions(Log([(0, 10)]), 4, 6, 60_000_000_000, 0, 300_000_000_000)
+    >>> made = Recommendations()
+    >>> made.store(0, 10)
+    >>> stabilized_in_both_directions(made, 4, 6, 60_000_000_000, 0, 300_000_000_000)
     6
     """
-    at_least = min([desired, *log.after(now_ns - up_ns)])
-    at_most = max([desired, *log.after(now_ns - down_ns)])
-    log.store(now_ns, desired, now_ns - max(up_ns, down_ns))
+    at_least = min(desired, made.least_after(now_ns - up_ns))
+    at_most = max(desired, made.largest_after(now_ns - down_ns))
+    made.store(now_ns, desired)
     return min(max(current, at_least), at_most)
 
 
@@ -299,8 +362,7 @@ class ScaleEvents:
         return current - sum(self.added.after(start_ns)) + sum(self.removed.after(start_ns))
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """The farthest one direction may go now, and the policy that says so."""
 
     replicas: int
