@@ -12,13 +12,16 @@ from rich.text import Text
 from sim.units import seconds_text
 
 # Columns of words; all others are of numbers.
-_WORDS = ("verdict", "beside", "alert", "note", "category", "seen")
-_FOLDED = ("beside", "note")
+_WORDS = ("verdict", "beside", "category", "seen")
+_FOLDED = ("beside",)
+# Titles and captions are folded to the width of their table.
+_LEAST_WIDTH = 60
 
 
 def new_table(title: str, first: str, *others: str) -> Table:
     """Return an empty table of the house: title above, a line below the head, the first column of words, numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold",
+        min_width=_LEAST_WIDTH)  # fmt: skip
     table.caption_justify = "left"
     table.add_column(first, overflow="fold")
     for name in others:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from sim.errors import InputError, Problem
 from sim.report.figures import CHARTS, Chart
-from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, text
+from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, table_html, text
+from sim.report.periods import period_tables, reliability_tables
 from sim.report.style import png_bytes, svg_bytes, title_of
+from sim.results.periods import UNITS, Calendar
 from sim.results.records import RunResult
 
 PAGE = "index.html"
@@ -135,6 +137,9 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
         f"<h2>Findings</h2>\n<nav><ul>\n{links}\n</ul></nav>",
         "<h2>Bill and service levels</h2>",
         *rest,
+        *_periods(result),
+        "<h2>Burn rates and causes</h2>",
+        *map(table_html, reliability_tables(result)),
         "<h2>Figures</h2>",
         letters_once("\n".join(_figure(*parts) for parts in drawn)),
         '<h2>Settings</h2>\n<p class="note">The resolved scenario, defaults included; - is not set.</p>',
@@ -145,6 +150,14 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
         pairs(_provenance(result)),
         "</body>\n</html>\n",
     ])  # fmt: skip
+
+
+def _periods(result: RunResult) -> Iterator[str]:
+    """A long run by month and by week."""
+    if Calendar.of(result.manifest["scenario"]).is_long:
+        for unit in UNITS:
+            yield f"<h2>By {unit}</h2>"
+            yield from map(table_html, period_tables(result, unit))
 
 
 def _figure(chart: Chart, finding: str, svg: str) -> str:

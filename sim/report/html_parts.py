@@ -79,7 +79,7 @@ def shown_on_terminal(result: RunResult) -> list[str]:
     parts: list[str] = []
     for is_table, group in groupby(console.kept, key=lambda kept: isinstance(kept, Table)):
         if is_table:
-            parts.extend(_table(table) for table in group)
+            parts.extend(table_html(table) for table in group)
         else:
             parts.append(pairs(_labelled(group)))
     return parts
@@ -109,7 +109,8 @@ def _labelled(lines: Iterable[Text]) -> Iterator[Pair]:
             yield label, line.plain[spans[0].end :], str(spans[1].style) if len(spans) > 1 else ""
 
 
-def _table(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """Return a table of the terminal as one of the page."""
     head = "".join(f'<th scope="col"{_class("", column)}>{_cell(column.header)}</th>' for column in table.columns)
     lines = ["<table>", f"<caption>{_cell(table.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
     for row, cells in zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True):

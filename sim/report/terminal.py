@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sim.report.cells import cell, labelled, new_table, percent_cell, plain, seconds_cell, share_cell, significant
+from sim.report.periods import main_causes, month_block
 from sim.results.invoice import InvoiceLine, invoice
 from sim.results.metrics import UNASSIGNED
 from sim.results.records import RunResult
@@ -41,11 +42,13 @@ def render(result: RunResult, console: Console) -> None:
         _money_table(result),
         _slo_table(summary),
         _requests_table(summary),
+        month_block(result),
     ):
-        console.print()
-        console.print(table)
+        if table is not None:
+            console.print()
+            console.print(table)
     console.print()
-    for line in (*_closing(summary), *_spot(result.manifest)):
+    for line in (*main_causes(result), *_closing(summary), *_spot(result.manifest)):
         console.print(line)
     console.print(labelled("results", str(result.folder)), soft_wrap=True)
 

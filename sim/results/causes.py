@@ -22,15 +22,15 @@ from sim.results.windows import Ints, Windows, windows_by_service
 
 # In the order in which they are asked for; the first that holds is the cause.
 CAUSES = {
-    "retried": "an attempt was killed with its replica",
-    "preempted": "preempted: the KV cache of the replica ran full",
-    "kv_full": "waited on a replica: its KV cache had no room",
-    "cold_start": "waited for a replica: one was booting",
-    "no_capacity": "waited for a replica: more were wanted than could be had",
-    "at_maximum": "waited for a replica: the autoscaler was at its maximum",
-    "scaled_late": "waited for a replica: none was asked for",
-    "slow": "the load on the replica: large batches, long prompts",
-    "too_long": "turned away: longer than the model allows",
+    "retried": "its replica was lost",
+    "preempted": "preempted: KV cache full",
+    "kv_full": "waited: KV cache full",
+    "cold_start": "waited: a replica was booting",
+    "no_capacity": "waited: no capacity for more",
+    "at_maximum": "waited: fleet at its maximum",
+    "scaled_late": "waited: no replica was asked for",
+    "slow": "slow: the load on its replica",
+    "too_long": "too long for the model",
 }
 _ENGINE_CAUSES = ("missed_retried", "missed_preempted", "missed_kv_full", "missed_queued", "missed_slow")
 _NEVER = -1
