@@ -15,9 +15,8 @@ from sim.results.causes import CAUSES, causes, causes_by_period
 from sim.results.invoice import invoice_by_month
 from sim.results.periods import Calendar
 from sim.results.records import RunResult
-from sim.results.slo import ALL_TARGETS, TARGETS, attainments_by_period, counts_by_period
+from sim.results.slo import ALL_TARGETS, TARGETS, counts_by_period, period_attainments
 from sim.results.trend import TrendPoint, trend
-from sim.scenario import Slo
 from sim.units import NANO_PER_USD, NS_PER_HOUR, NS_PER_MINUTE, duration_ns, seconds_text, usd
 
 PARTIAL = "* only a part of it lies in the measured run"
@@ -39,10 +38,7 @@ class _Run:
 
     def slo(self, service: str) -> dict[str, dict[str, dict[str, Any]]]:
         """The attainments of a service by target and period."""
-        found = self.result.summary["slo"].get(service, {})
-        thresholds = {f"{target}_s": found[target]["threshold"] for target in TARGETS if target in found}
-        goals = [found[target]["goal"] for target in TARGETS if target in found]
-        return attainments_by_period(self.counts[service], Slo(**thresholds, attainment=goals[0])) if goals else {}
+        return period_attainments(self.result.summary, service, self.counts[service])
 
     def title(self, what: str) -> str:
         """A title with the unit and the zones of its periods."""

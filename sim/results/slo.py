@@ -152,6 +152,21 @@ def attainments_by_period(found: list[PeriodCounts], slo: Slo) -> dict[str, dict
     return by_target
 
 
+def period_attainments(summary: Mapping[str, Any], service: str, found: list[PeriodCounts]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return `attainments_by_period` of a saved run, whose summary holds the targets of the service.
+
+    Parameters
+    ----------
+    summary : of the run. found : of the service, from `counts_by_period`.
+    """
+    slo = summary["slo"].get(service, {})
+    targets = [target for target in TARGETS if target in slo]
+    if not targets:
+        return {}
+    thresholds = {f"{target}_s": slo[target]["threshold"] for target in targets}
+    return attainments_by_period(found, Slo(**thresholds, attainment=slo[targets[0]]["goal"]))
+
+
 def budget_left(good: int, total: int, goal: float | None) -> float | None:
     """Return the share of an error budget of (1 - goal) x total bad requests that is left; None where there is no budget.
 
