@@ -369,6 +369,35 @@ def _trace(arguments: Arguments) -> int:
     return OK
 
 
+def _declare_slo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a folder written by `run`")
+    parser.add_argument("--by", choices=("month", "week"), default="month", help="of the time zone of each service")
+    parser.add_argument("--json", action="store_true", help="the same as JSON, for other programs")
+
+
+def _slo(arguments: Arguments) -> int:
+    from sim.results.records import open_run
+
+    result = open_run(arguments.folder)
+    if arguments.json:
+        import json
+
+        from sim.results.service_levels import service_levels
+
+        print(json.dumps(service_levels(result, arguments.by), indent=2, allow_nan=False))
+        return OK
+    from rich.console import Console
+
+    from sim.report.periods import period_tables, reliability_tables
+
+    console = Console()
+    for number, table in enumerate((*period_tables(result, arguments.by), *reliability_tables(result))):
+        if number:
+            console.print()
+        console.print(table)
+    return OK
+
+
 def _validate(arguments: Arguments) -> int:
     from rich.console import Console
 
@@ -442,6 +471,7 @@ COMMANDS = {
     "collect": Command("write and print the table of a sweep again", _declare_folder, _collect),
     "compare": Command("show how runs or replications differ, with intervals where there are any", _declare_compare, _compare),
     "report": Command("print a run's report again, and write its figures and page", _declare_folder, _report),
+    "slo": Command("show a run by month or week: SLOs, error budgets, cost, alerts, causes", _declare_slo, _slo),
     "trace": Command("replay one request or one replica of a run and show its timeline", _declare_trace, _trace),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),
     "init": Command("write a first scenario from model, machine, traffic and targets", _declare_init, _init),
