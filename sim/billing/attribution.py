@@ -54,7 +54,7 @@ def largest_remainder(amount_nano: int, weights: Sequence[float]) -> list[int]:
     if amount_nano < 0:
         raise ValueError(f"amount_nano = {amount_nano}: only amounts that are not negative are split")
     largest = max(weights, default=-1.0)
-    if largest < 0 or not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+    if largest < 0 or not all(0 <= weight < math.inf for weight in weights):
         raise ValueError(f"weights = {list(weights)}: at least one is needed, all finite and not negative")
     scaled = [int(weight / largest * (1 << _WEIGHT_BITS)) for weight in weights] if largest > 0 else [1] * len(weights)
     total = sum(scaled)
@@ -129,7 +129,8 @@ class Attribution:
             self._add_slice(row, power, start_ns, piece)
         if unheld_ns < 0:
             raise ValueError(f"slices in [{start_ns}, {end_ns}) ns hold {-unheld_ns} accelerator-ns more than the machine has")
-        row.add_overhead((start_ns, IDLE, UNHELD), unheld_ns, power.idle_j(unheld_ns) + power.host_j(unheld_ns))
+        if unheld_ns:
+            row.add_overhead((start_ns, IDLE, UNHELD), unheld_ns, power.idle_j(unheld_ns) + power.host_j(unheld_ns))
 
     def forget_lease(self, lease: int) -> None:
         """Drop what was kept for the replicas of a lease that has ended."""
@@ -149,10 +150,13 @@ class Attribution:
             (DRAINING, piece.draining_ns - piece.draining_busy_ns),
             (IDLE, piece.ready_ns - (piece.busy_ns - piece.draining_busy_ns)),
         ):
-            accelerator_ns = float(held * time_ns)
-            joules = power.idle_j(accelerator_ns) + power.host_j(accelerator_ns)
-            row.add_overhead((start_ns, use, piece.deployment), accelerator_ns, joules)
-        row.add_overhead((start_ns, LOST, piece.deployment), held * lost_ns, power.host_j(held * lost_ns) + lost_ns * stepping_j)
+            if time_ns:
+                accelerator_ns = float(held * time_ns)
+                joules = power.idle_j(accelerator_ns) + power.host_j(accelerator_ns)
+                row.add_overhead((start_ns, use, piece.deployment), accelerator_ns, joules)
+        if lost_ns:
+            joules = power.host_j(held * lost_ns) + lost_ns * stepping_j
+            row.add_overhead((start_ns, LOST, piece.deployment), held * lost_ns, joules)
         if not shares:
             row.add_overhead((start_ns, IDLE, piece.deployment), held * useful_ns, power.host_j(held * useful_ns) + useful_j)
             return

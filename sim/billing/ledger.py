@@ -147,6 +147,9 @@ class Ledger:
         self._rows = 0
         self._coming_cuts = self.cuts()
         self._cut_ns, self._next_cut_ns = 0, next(self._coming_cuts, horizon_ns)
+        # What is the same for everything between two cuts: the hour, and the price of a pool in a zone.
+        self._hour_now = ""
+        self._rates_now: dict[tuple[str, str], Rate] = {}
 
     def cuts(self) -> Iterator[int]:
         """Yield the times at which intervals must be cut: hour boundaries and price changes, in order, each once."""
@@ -172,9 +175,9 @@ class Ledger:
         ------
         ValueError : the interval leaves a gap after the lease's last one, contains a cut, or its slices do not fit it.
         """
-        opened = self._open.get(lease.lease) or self._open.setdefault(
-            lease.lease, _OpenLease(lease, lease.start_ns, lease.start_ns)
-        )
+        opened = self._open.get(lease.lease)
+        if opened is None:
+            opened = self._open[lease.lease] = _OpenLease(lease, lease.start_ns, lease.start_ns)
         self._move_to(start_ns)
         if start_ns != opened.billed_to_ns or not start_ns < end_ns <= self._next_cut_ns:
             raise ValueError(
@@ -184,13 +187,13 @@ class Ledger:
         for piece in slices:
             if piece.lease != lease.lease or piece.start_ns < start_ns or piece.end_ns > end_ns:
                 raise ValueError(f"lease {lease.lease}: a slice is not of this lease and [{start_ns}, {end_ns}) ns: {piece}")
+            opened.deployments.add(piece.deployment)
         pool = self._pools[lease.pool]
-        hour, rate = self._hour(start_ns), pool.tariff_of(lease).rate(start_ns)
-        if (hour, rate) != (opened.hour, opened.rate):
+        hour, rate = self._price_now(lease, start_ns)
+        if hour != opened.hour or (rate is not opened.rate and rate != opened.rate):
             self._book_time(opened)
             opened.row_start_ns, opened.hour, opened.rate = start_ns, hour, rate
         opened.billed_to_ns, opened.latest_start_ns = end_ns, start_ns
-        opened.deployments.update(piece.deployment for piece in slices)
         self._attribution.add(opened.weights, pool.power, start_ns, end_ns, slices)
 
     def close_lease(self, lease: Lease) -> None:
@@ -239,8 +242,19 @@ class Ledger:
     def _move_to(self, t_ns: int) -> None:
         while t_ns >= self._next_cut_ns and self._next_cut_ns < self._horizon_ns:
             self._cut_ns, self._next_cut_ns = self._next_cut_ns, next(self._coming_cuts, self._horizon_ns)
+            self._hour_now, self._rates_now = "", {}
         if t_ns < self._cut_ns:
             raise ValueError(f"intervals must come in order of time: {t_ns} ns is before the cut at {self._cut_ns} ns")
+
+    def _price_now(self, lease: Lease, start_ns: int) -> tuple[str, Rate]:
+        """Return the hour and the price of an interval between two cuts."""
+        if not self._hour_now:
+            self._hour_now = self._hour(start_ns)
+        place = lease.pool, lease.zone
+        rate = self._rates_now.get(place)
+        if rate is None:
+            rate = self._rates_now[place] = self._pools[lease.pool].tariff_of(lease).rate(start_ns)
+        return self._hour_now, rate
 
     def _hour(self, t_ns: int) -> str:
         local = _calendar(self._start, t_ns).astimezone(self._zone)

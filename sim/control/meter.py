@@ -208,7 +208,7 @@ class Meter:
             return None
         ready_ns = end_ns if replica.ready_ns == NOT_REACHED else min(max(replica.ready_ns, start_ns), end_ns)
         drain_ns = end_ns if replica.drain_ns == NOT_REACHED else min(max(replica.drain_ns, start_ns), end_ns)
-        before = self.marks.get(replica.number, _Mark(shares_ns=[0.0] * len(mark.shares_ns)))
+        before = self.marks.get(replica.number) or _Mark()
         before_ns = before.shares_ns or [0.0] * len(mark.shares_ns)
         streams = self.world.planes[replica.plane].streams
         shares_ns = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class Spool:
     def __init__(self, folder: Path, rows: int = SPOOL_ROWS) -> None:
         self._folder, self._limit = folder, rows
         self._names = {name: tuple(column.name for column in table.columns) for name, table in TABLES.items()}
+        self._name_sets = {name: frozenset(names) for name, names in self._names.items()}
+        self._in_order_of = {name: itemgetter(*names) for name, names in self._names.items()}
         self._rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in TABLES}
         self._arrays: dict[str, list[dict[str, npt.NDArray[Any]]]] = {name: [] for name in TABLES}
         self._held = dict.fromkeys(TABLES, 0)
@@ -75,11 +78,11 @@ class Spool:
         ------
         ValueError : columns are missing or unknown.
         """
-        names = self._names[table]
-        if row.keys() != set(names):
-            lacks, unknown = sorted(set(names) - row.keys()), sorted(row.keys() - set(names))
+        names = self._name_sets[table]
+        if row.keys() != names:
+            lacks, unknown = sorted(names - row.keys()), sorted(row.keys() - names)
             raise ValueError(f"a row of {table} lacks columns {lacks} or has unknown columns {unknown}")
-        self._rows[table].append(tuple([row[name] for name in names]))
+        self._rows[table].append(self._in_order_of[table](row))
         self._count(table, 1)
 
     def extend(self, table: str, columns: Mapping[str, npt.ArrayLike]) -> None:
