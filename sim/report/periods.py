@@ -17,12 +17,13 @@ from sim.results.periods import Calendar
 from sim.results.records import RunResult
 from sim.results.slo import ALL_TARGETS, TARGETS, counts_by_period, period_attainments
 from sim.results.trend import TrendPoint, trend
-from sim.units import NANO_PER_USD, NS_PER_HOUR, NS_PER_MINUTE, duration_ns, seconds_text, usd
+from sim.units import NANO_PER_USD, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, duration_ns, seconds_text, usd
 
 PARTIAL = "* only a part of it lies in the measured run"
 # What the column "fired" says where an alert was not fully judged.
 _NOT_JUDGED = {WINDOWS_TOO_LONG: "too coarse", RUN_TOO_SHORT: "too short"}
 _MOST_CAUSES = 3
+_YEAR_NS = 365 * NS_PER_DAY
 # As words of a column's head, which the terminal breaks at spaces.
 _CAUSE_HEADS = {cause: cause.replace("_", " ") for cause in CAUSES}
 
@@ -50,11 +51,11 @@ class _Run:
         return plain(", ".join(dict.fromkeys(self.calendar.zones.values())))
 
     def moment(self, service: str, time_ns: int | None) -> str:
-        """A time as date and clock of a service."""
+        """A time as date and clock of a service, as a date in a run of which a day could come twice."""
         if time_ns is None:
             return "-"
         local: datetime = self.calendar.local(service, time_ns)
-        return f"{local:%Y-%m-%d %H:%M}"
+        return f"{local:%d %b %H:%M}" if self.calendar.horizon_ns <= _YEAR_NS else f"{local:%d %b %Y}"
 
 
 def month_block(result: RunResult) -> Table | None:
