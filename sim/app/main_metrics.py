@@ -40,7 +40,7 @@ def main_metrics(paths: Iterable[str]) -> list[Metric]:
     Examples
     --------
     >>> [metric.label for metric in main_metrics(["requests.arrived", "bill.total_usd", "slo.chat.ttft.attainment"])]
-    ['bill USD', 'chat SLO TTFT', 'requests arrived']
+    ['bill USD', 'chat SLO TTFT', 'arrived']
     """
     there = set(paths)
     services = sorted({path.split(".")[1] for path in there if path.startswith(("slo.", "services."))})
@@ -60,9 +60,7 @@ def main_metrics(paths: Iterable[str]) -> list[Metric]:
             for target in TARGETS
             for name in _LATENCIES
         ]
-    wanted += [
-        _count(f"requests.{name}", f"requests {name}") for name in ("arrived", "completed", "failed", "abandoned", "rejected")
-    ]
+    wanted += [_count(f"requests.{name}", name) for name in ("arrived", "completed", "failed", "abandoned", "rejected")]
     wanted += [_amount("energy.kwh", "energy kWh"), _amount("energy.kgco2", "carbon kg CO2")]
     return [metric for metric in wanted if metric.path in there]
 
@@ -83,7 +81,7 @@ def signed(text: Callable[[float], str]) -> Callable[[float], str]:
 
 
 def _amount(path: str, label: str) -> Metric:
-    return Metric(path, label, _significant, signed(_significant))
+    return Metric(path, label, _significant, signed(_rough))
 
 
 def _count(path: str, label: str) -> Metric:
@@ -100,6 +98,10 @@ def _share(path: str, label: str) -> Metric:
 
 def _significant(value: float) -> str:
     return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"
+
+
+def _rough(value: float) -> str:
+    return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _whole(value: float) -> str:

@@ -15,9 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats has them too, and takes a second to import
 
 from sim.rng import StreamKey
 
@@ -130,7 +128,7 @@ def student_interval(values: Sequence[float], confidence: float = CONFIDENCE) ->
     count = len(values)
     if count < 2:
         return None
-    half = float(student.ppf(0.5 + confidence / 2, count - 1)) * _deviation(values) / math.sqrt(count)
+    half = _student_quantile(count - 1, confidence) * _deviation(values) / math.sqrt(count)
     return Interval(_mean(values) - half, _mean(values) + half, confidence)
 
 
@@ -189,7 +187,7 @@ def bootstrap_interval(
     bias = float(ndtri(below))
     # The jackknife acceleration of a mean is the skewness of its values over 6 sqrt(n).
     acceleration = float((away**3).sum() / (6 * (away**2).sum() ** 1.5))
-    wide = math.sqrt(count / (count - 1)) * float(student.ppf(0.5 + confidence / 2, count - 1))
+    wide = math.sqrt(count / (count - 1)) * _student_quantile(count - 1, confidence)
     # Beyond the pole of the formula, at confidences above 0.99999, the level is 1: the range of the resamples.
     levels = [ndtr(bias + (bias + z) / max(1 - acceleration * (bias + z), 1e-9)) for z in (-wide, wide)]
     low, high = np.quantile(means, levels).tolist()
@@ -272,7 +270,12 @@ def _look_independent(means: Sequence[float]) -> bool:
         return True
     count = len(means)
     ratio = math.fsum((b - a) ** 2 for a, b in pairwise(means)) / (2 * (count - 1) * variance)
-    return (1 - ratio) * math.sqrt((count**2 - 1) / (count - 2)) < float(norm.ppf(0.95))
+    return (1 - ratio) * math.sqrt((count**2 - 1) / (count - 2)) < float(ndtri(0.95))
+
+
+def _student_quantile(freedom: int, confidence: float) -> float:
+    """How many standard errors a two-sided Student interval reaches."""
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -46,7 +46,7 @@ def test_a_run_with_replications_prints_intervals_and_keeps_every_replication(ca
     found = open_replications("two")
     estimate = found.estimate("requests.arrived")
     assert estimate.student is not None
-    mean, low, to, high, deviation = _line(out, "requests arrived")
+    mean, low, to, high, deviation = _line(out, "arrived")
     assert (mean, to) == (f"{estimate.mean:.1f}".removesuffix(".0"), "to")
     assert float(low) == pytest.approx(estimate.student.low, abs=0.05)
     assert float(high) == pytest.approx(estimate.student.high, abs=0.05)
@@ -79,7 +79,7 @@ def test_a_comparison_of_replications_has_intervals(capsys):
     means = [side.mean("energy.kwh") for side in (small, large)]
     a, b, difference, low, to, high, _ = _line(out, "energy kWh")
     assert (float(a), float(b)) == pytest.approx(means, rel=1e-3)
-    assert float(difference) == pytest.approx(means[1] - means[0], rel=1e-3)
+    assert float(difference) == pytest.approx(means[1] - means[0], rel=5e-3)
     assert difference.startswith("+")  # the second replica idles
     assert to == "to"
     assert float(low) < float(difference) < float(high)
@@ -97,7 +97,7 @@ def test_single_runs_are_compared_without_an_interval(capsys):
     assert "interval  " not in out
     assert " to " not in out
     assert "A and C are the same scenario" in out
-    rows = [line for line in out.splitlines() if line.startswith("requests arrived")]
+    rows = [line for line in out.splitlines() if line.startswith("arrived")]
     assert [row.split()[-1] for row in rows] == ["0", "0"]
 
 
@@ -190,5 +190,5 @@ def test_every_main_metric_writes_its_values():
         "bill USD": ("0.9877", "-0.0125", "0"),
         "chat SLO TTFT": ("98.76%", "-1.2 pp", "0.00%"),
         "chat TTFT p95": ("988 ms", "-12.5 ms", "0 s"),
-        "requests failed": ("1.0", "-0.0", "0"),
+        "failed": ("1.0", "-0.0", "0"),
     }
