@@ -23,8 +23,8 @@ def pods(
     number = np.arange(count, dtype=np.int64)
     is_pending = np.isin(number, list(pending))
     ready = ~is_pending & ~np.isin(number, list(unready))
-    age_ns = np.full(count, round(age_s * NS_PER_S), np.int64)
-    return Pods(number, is_pending, ready, age_ns, np.where(ready, round(ready_s * NS_PER_S), 0))
+    requested_ns, ready_since_ns = (np.full(count, -round(ago_s * NS_PER_S), np.int64) for ago_s in (age_s, ready_s))
+    return Pods(number, is_pending, ready, requested_ns, ready_since_ns, time_ns=0, some_pending=bool(is_pending.any()))
 
 
 def samples(values: float | Sequence[float], count: int, age_s: float = 0.0) -> Samples:

@@ -24,7 +24,7 @@ class Roster:
     ----------
     number, plane_number : int64, in the scenario and in the data plane (-1 before it is ready).
     pending, ready : bool. requested_ns, ready_since_ns : int64, when it was asked for and when it became ready.
-    draining : how many are on their way out.
+    some_pending : whether any is pending. draining : how many are on their way out.
     """
 
     number: IntArray
@@ -33,6 +33,7 @@ class Roster:
     ready: BoolArray
     requested_ns: IntArray
     ready_since_ns: IntArray
+    some_pending: bool
     draining: int
 
     @classmethod
@@ -40,25 +41,21 @@ class Roster:
         """Write down replicas as they are now."""
         living = list(replicas)
         pods = [replica for replica in living if not replica.is_draining]
+        pending = [replica.is_pending for replica in pods]
         return cls(
             number=np.array([replica.number for replica in pods], np.int64),
             plane_number=np.array([replica.plane_number for replica in pods], np.int64),
-            pending=np.array([replica.is_pending for replica in pods], np.bool_),
+            pending=np.array(pending, np.bool_),
             ready=np.array([replica.is_ready for replica in pods], np.bool_),
             requested_ns=np.array([replica.requested_ns for replica in pods], np.int64),
             ready_since_ns=np.array([replica.ready_ns for replica in pods], np.int64),
+            some_pending=any(pending),
             draining=len(living) - len(pods),
         )
 
     def pods(self, now_ns: int) -> Pods:
-        """Return them with their ages."""
-        return Pods(
-            number=self.number,
-            pending=self.pending,
-            ready=self.ready,
-            age_ns=now_ns - self.requested_ns,
-            ready_ns=(now_ns - self.ready_since_ns) * self.ready,
-        )
+        """Return them as a policy sees them."""
+        return Pods(self.number, self.pending, self.ready, self.requested_ns, self.ready_since_ns, now_ns, self.some_pending)
 
 
 class Fleet:

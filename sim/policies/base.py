@@ -65,14 +65,34 @@ class Pods(NamedTuple):
     Parameters
     ----------
     number : replica numbers. pending : no machine or image yet. ready : admitting. Neither: loading or warming up.
-    age_ns : time since the replica was asked for. ready_ns : time since it became ready, 0 if it is not.
+    requested_ns : when each was asked for. ready_since_ns : when each became ready; without meaning for the others.
+    time_ns : now. some_pending : whether any is pending.
+
+    Examples
+    --------
+    >>> one = np.array([1])
+    >>> pods = Pods(one, one == 0, one == 1, one * 20, one * 50, time_ns=60, some_pending=False)
+    >>> pods.age_ns.tolist(), pods.ready_ns.tolist()
+    ([40], [10])
     """
 
     number: npt.NDArray[np.int64]
     pending: npt.NDArray[np.bool_]
     ready: npt.NDArray[np.bool_]
-    age_ns: npt.NDArray[np.int64]
-    ready_ns: npt.NDArray[np.int64]
+    requested_ns: npt.NDArray[np.int64]
+    ready_since_ns: npt.NDArray[np.int64]
+    time_ns: int
+    some_pending: bool
+
+    @property
+    def age_ns(self) -> npt.NDArray[np.int64]:
+        """Time since each was asked for."""
+        return self.time_ns - self.requested_ns
+
+    @property
+    def ready_ns(self) -> npt.NDArray[np.int64]:
+        """Time since each became ready, 0 if it is not."""
+        return (self.time_ns - self.ready_since_ns) * self.ready
 
 
 class DeploymentView(NamedTuple):

@@ -86,7 +86,7 @@ def _view(pods: list[_Pod], streams: list[list[int]]) -> SimpleNamespace:
 def _roster(plane_numbers: list[int]) -> Roster:
     numbers = np.array(plane_numbers, np.int64)
     flags = np.zeros(len(numbers), np.bool_)
-    return Roster(numbers, numbers, flags, flags, numbers, numbers, 0)
+    return Roster(numbers, numbers, flags, flags, numbers, numbers, some_pending=False, draining=0)
 
 
 def _expected(kept: list[_Scraped], now_ns: int, numbers: list[int], timing: MetricTiming) -> dict[str, tuple[list[float], float]]:

@@ -80,6 +80,7 @@ class _Rules:
     """
 
     behavior: Behavior | None
+    period_ns: int
     targets: tuple[_Target, ...]
     tolerances: Tolerances
     up: _Direction | None
@@ -100,7 +101,7 @@ class _Rules:
             down = _Direction.of(of_down, hpa.downscale_stabilization_s, _DEFAULT_DOWN)
         targets = tuple(cls._target(hpa, metric) for metric in hpa.metrics)
         lasting_ns = 0 if any(target.cpu is not None for target in targets) else NEVER_NS
-        return cls(hpa.behavior, targets, tolerances, up, down, _ns(hpa.downscale_stabilization_s), lasting_ns)
+        return cls(hpa.behavior, hpa.clock_ns(), targets, tolerances, up, down, _ns(hpa.downscale_stabilization_s), lasting_ns)
 
     @staticmethod
     def _target(hpa: Hpa, metric: Metric) -> _Target:
@@ -200,7 +201,7 @@ class Hpa(Autoscaler):
 
     def next_look_ns(self, view: DeploymentView) -> int:
         """Return the next sync that could change the number: one period later, or where time alone changes nothing more."""
-        period_ns = self.clock_ns()
+        period_ns = self._worked_out().period_ns
         syncs = -(-(min(view.next_sample_ns, self._same_until_ns) - view.time_ns) // period_ns)
         if syncs <= 1:
             return view.time_ns + period_ns

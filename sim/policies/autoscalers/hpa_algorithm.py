@@ -84,7 +84,7 @@ def count_pods(pods: Pods, samples: Samples, unplaced: int, cpu: CpuRules | None
     pods, samples : as seen at the look. unplaced : wanted replicas without a machine; in a cluster they are pending pods.
     cpu : the rules of a resource metric; None for other metrics, where running pods count whether ready or not.
     """
-    if cpu is None and not np.count_nonzero(pods.pending):
+    if cpu is None and not pods.some_pending:
         # The plain case, a few microseconds: an unknown sample shows in the sum.
         total = float(np.add.reduce(np.rint(samples.per_pod * 1000)))
         if total == total:
