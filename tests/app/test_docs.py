@@ -84,7 +84,7 @@ def _example(number: int, name: str, folder: Path, page: str = "add-a-policy.md"
     load_plugin(folder / name)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reference/cli.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/cli.md", "docs/how-to/replicate.md"])
 def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number, block in enumerate(_blocks(ROOT / page, "python")):
