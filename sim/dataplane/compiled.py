@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sim.dataplane import kernel, layout
 from sim.dataplane import kernel_doors as doors
 from sim.dataplane import kernel_layout as k
-from sim.dataplane.engine import DataPlane, Hit, IntArray, PlaneConfig, ReplicaTotals, View, Watch
+from sim.dataplane.engine import DataPlane, Hit, IntArray, PlaneConfig, ReplicaTotals, View, Watch, backlog_rows, checked_rows
 from sim.dataplane.kernel_looking import COUNTER_COUNT, FLOAT_COLUMNS, REPLICA_COLUMNS, STREAM_COLUMNS
 from sim.dataplane.memory import Memory
 from sim.domain.traffic import BLOCK_DTYPES, ClosedClients, RequestBlock
@@ -30,6 +30,7 @@ ROW_COLUMNS = (
     "prefix_tokens",
     "deadline_ns",
     "tag",
+    "client",
 )
 
 
@@ -40,6 +41,14 @@ def _columns(block: RequestBlock) -> tuple[npt.NDArray[Any], ...]:
         column = np.require(getattr(block, name), requirements=["C", "W", "A"])
         columns.append(column.view(np.int64) if name == "tag" else column)
     return tuple(columns)
+
+
+def _pieces(block: RequestBlock, size: int) -> Iterator[IntArray]:
+    """The rows of a block as the kernel wants them one by one, so many at a time."""
+    columns = [getattr(block, name) for name in ROW_COLUMNS]
+    rows = np.stack([column.view(np.int64) if column.dtype == np.uint64 else column.astype(np.int64) for column in columns], 1)
+    for at in range(0, len(rows), size):
+        yield rows[at : at + size]
 
 
 class CompiledPlane(DataPlane):
@@ -54,7 +63,9 @@ class CompiledPlane(DataPlane):
         self.replicas_added = self.draining = 0
         self._records: list[IntArray] = []
         self._nothing = np.zeros(0, np.int64)
-        self._blocks = iter(arrivals)
+        self._blocks = checked_rows(config, arrivals)
+        # By place in `config.backlogs`: what was submitted, in pieces of rows.
+        self._submitted: list[deque[Iterator[IntArray]]] = [deque() for _ in config.backlogs]
         self._block = _columns(RequestBlock.of(arrival_ns=()))
         self._client_rows = [self._rows_of(client) for client in range(self.memory.clients)]
         for client in range(self.memory.clients):
@@ -67,12 +78,8 @@ class CompiledPlane(DataPlane):
         assert self.clients is not None
         number = 0
         while len(block := self.clients.rows(client, number)):
-            columns = [getattr(block, name) for name in ROW_COLUMNS]
-            rows = np.stack(
-                [column.view(np.int64) if column.dtype == np.uint64 else column.astype(np.int64) for column in columns], 1
-            )
-            for at in range(0, len(rows), k.ROWS_AT_HAND):
-                yield rows[at : at + k.ROWS_AT_HAND]
+            for checked in checked_rows(self.config, [block]):
+                yield from _pieces(checked, k.ROWS_AT_HAND)
             number += 1
 
     def _feed_client(self, client: int, from_ns: int) -> None:
@@ -91,6 +98,27 @@ class CompiledPlane(DataPlane):
         m[k.PENDING_CLIENTS] = 0
         for client, from_ns in pending.reshape(-1, k.PENDING_WIDTH).tolist():
             self._feed_client(client, from_ns)
+
+    def _feed_backlogs(self) -> None:
+        """Let every backlog have the rows at hand that one event could take."""
+        memory = self.memory
+        m = memory.m
+        while memory.backlog_need and m[k.SLOT_CAPACITY] - m[k.IN_FLIGHT] <= memory.backlog_need:
+            memory.grow(slots=2)
+            m = memory.m
+        m[k.BACKLOG_LOW] = 0
+        backlogs = memory.region(k.BACKLOGS_AT).reshape(-1, memory.backlog_width)
+        for backlog, submitted in zip(backlogs, self._submitted, strict=True):
+            while backlog[k.B_COUNT] - backlog[k.B_NEXT] < memory.backlog_need and submitted:
+                rows = next(submitted[0], None)
+                if rows is None:
+                    submitted.popleft()
+                    continue
+                left = backlog[k.B_ROWS + backlog[k.B_NEXT] * k.ROW_WIDTH : k.B_ROWS + backlog[k.B_COUNT] * k.ROW_WIDTH].copy()
+                all_rows = np.concatenate([left, rows.ravel()])
+                backlog[k.B_ROWS : k.B_ROWS + len(all_rows)] = all_rows
+                backlog[k.B_NEXT], backlog[k.B_COUNT] = 0, len(all_rows) // k.ROW_WIDTH
+            backlog[k.B_FINISHED] = not submitted
 
     def _next_block(self) -> None:
         for block in self._blocks:
@@ -115,6 +143,8 @@ class CompiledPlane(DataPlane):
                 memory.grow(slots=2)
             elif reason == k.NEEDS_HEAP:
                 memory.grow(heap=2)
+            elif reason == k.NEEDS_BACKLOG:
+                self._feed_backlogs()
             elif reason == k.NEEDS_RECORDS:
                 self._keep_records()
             else:
@@ -134,13 +164,10 @@ class CompiledPlane(DataPlane):
         for index in range(int(m[k.REPLICAS_USED])):
             r = self._row(index)
             if doors.is_candidate(m, r, q):
-                spec, outstanding, running = (
-                    self.config.specs[m[r + k.R_SPEC]],
-                    int(m[r + k.R_OUTSTANDING]),
-                    int(m[r + k.R_RUNNING]),
-                )
-                reserved = int(m[r + k.R_RESERVED])
-                features = (outstanding, outstanding - running, running, reserved, spec.kv_tokens, spec.seats, spec.weight)
+                spec = self.config.specs[m[r + k.R_SPEC]]
+                outstanding, running, reserved = (int(m[r + word]) for word in (k.R_OUTSTANDING, k.R_RUNNING, k.R_RESERVED))
+                load = outstanding + int(m[r + k.R_BACKLOG])
+                features = (load, load - running, running, reserved, spec.kv_tokens, spec.seats, spec.weight)
                 scores.append((round(router.score(features, params), 9), index))
         m[k.CHOICE] = min(scores)[1]
 
@@ -156,7 +183,7 @@ class CompiledPlane(DataPlane):
             self._next_block()
         self._feed_clients()
         m, row = memory.m, int(memory.m[k.NEXT_ARRIVAL])
-        times = [m[m[k.WAKES_AT] + 1], m[k.TIMER_NS]]
+        times = [m[m[k.WAKES_AT] + 1], m[m[k.TIMERS_AT] + 1]]
         if row < len(self._block[0]):
             times.append(self._block[0][row])
         if memory.clients:
@@ -194,6 +221,15 @@ class CompiledPlane(DataPlane):
         if t_ns != self.now_ns:
             raise ValueError(f"control acts at {t_ns} ns, but the engine has been advanced to {self.now_ns} ns")
         self._keep_records()
+        self._feed_backlogs()
+
+    def _flush_offers(self) -> None:
+        """Let replicas take what a backlog offers, and nothing else happen."""
+        m = self.memory.m
+        if m[k.OFFERED] != k.NONE:
+            m[k.FLUSHING] = 1
+            self._call(self._nothing, 0)
+            self.memory.m[k.FLUSHING] = 0
 
     def _look_around(self) -> None:
         """After a control action: take hits, feed clients, and let the kernel see that queues may have changed."""
@@ -217,8 +253,10 @@ class CompiledPlane(DataPlane):
         row[:] = 0
         row[[k.R_PARTIAL, k.R_CHUNKS, k.R_DRAIN_NS, k.R_REMOVED_NS, k.R_WATCH_IDLE]] = k.NONE
         row[k.R_LISTS : k.R_LISTS + 2 * len(memory.levels)] = k.NONE
+        row[-2 * len(memory.levels) :] = k.NONE
         row[[k.R_WAKE_NS, k.R_TIMER_NS]] = layout.NEVER_NS
         row[k.R_INDEX], row[k.R_NUMBER], row[k.R_SPEC], row[k.R_ACCEPTING] = index, number, spec, 1
+        row[k.R_ASKS] = 1
         row[k.R_ADDED_NS] = row[k.R_IDLE_SINCE] = t_ns
         m[k.REPLICAS_USED] = max(int(m[k.REPLICAS_USED]), index + 1)
         r = self._row(index)
@@ -241,9 +279,15 @@ class CompiledPlane(DataPlane):
     def _waiting(self, r: int) -> list[int]:
         """Addresses of the requests that wait at a replica."""
         found = []
-        for level in range(len(self.memory.levels)):
-            found += self._list(self.memory.m[r + k.R_LISTS + 2 * level])
+        for line in self._lines(r):
+            found += self._list(self.memory.m[line])
         return found
+
+    def _lines(self, r: int) -> list[int]:
+        """Addresses of the waiting lists of a replica."""
+        levels = len(self.memory.levels)
+        late = r + self.memory.replica_width - 2 * levels
+        return [at + 2 * level for at in (r + k.R_LISTS, late) for level in range(levels)]
 
     def _list(self, slot: int) -> list[int]:
         m, found = self.memory.m, []
@@ -275,7 +319,10 @@ class CompiledPlane(DataPlane):
         m[r + k.R_ACCEPTING], m[r + k.R_DRAIN_NS] = 0, t_ns
         self.draining += 1
         leaving = self._sorted(self._waiting(r))
-        m[r + k.R_LISTS : r + k.R_LISTS + 2 * len(memory.levels)] = k.NONE
+        for line in self._lines(r):
+            m[line : line + 2] = k.NONE
+        if not m[r + k.R_LEFT] and leaving:
+            doors.set_timer(m, r, layout.NEVER_NS)
         for q in leaving:
             doors.forget(m, r, q)
             memory.f[q + k.Q_DECODE_SHARE_NS] = 0.0
@@ -294,7 +341,29 @@ class CompiledPlane(DataPlane):
             self.draining -= not m[r + k.R_ACCEPTING]
             leaving += self._lose_work(r)
             self._retire(number)
-        self._redispatch([q for q in self._sorted(leaving) if not m[q + k.Q_STARTED] or self._retry(q)])
+        staying = [q for q in self._sorted(leaving) if not m[q + k.Q_STARTED] or self._retry(q)]
+        for q in reversed(staying):
+            if m[q + k.Q_SOURCE] == k.FROM_BACKLOG:
+                doors.throw_back(m, q)
+        self._redispatch([q for q in staying if m[q + k.Q_SOURCE] != k.FROM_BACKLOG])
+        self._flush_offers()
+        self._look_around()
+
+    def submit(self, t_ns: int, stream: int, blocks: Iterable[RequestBlock]) -> None:
+        self._at(t_ns)
+        if stream not in self.config.backlogs:
+            raise ValueError(f"stream {stream} may have no backlog")
+        m, number = self.memory.m, self.config.backlogs.index(stream)
+        t = int(m[k.STREAMS_AT]) + stream * k.STREAM_WIDTH
+        was_empty = not doors.has_backlog(m, t)
+        self._submitted[number].append(
+            piece for block in backlog_rows(self.config, stream, blocks) for piece in _pieces(block, self.memory.backlog_rows // 2)
+        )
+        self._feed_backlogs()
+        m = self.memory.m
+        if was_empty and doors.has_backlog(m, int(m[k.STREAMS_AT]) + stream * k.STREAM_WIDTH):
+            m[k.OFFERED] = 0 if m[k.REPLICAS_USED] else k.NONE
+            self._flush_offers()
         self._look_around()
 
     def _stop_step(self, r: int, lost: bool) -> None:
@@ -327,7 +396,7 @@ class CompiledPlane(DataPlane):
             m[counters + layout.LOST_PREFILL_TOKENS] += m[q + k.Q_PREFILLED]
             doors.change_queued(m, counters - k.T_COUNTERS, 1)
         everything = [*self._waiting(r), *decoding, *chunks]
-        shares = r + k.R_LISTS + 2 * len(self.memory.levels) + len(self.config.streams)
+        shares = r + self._shares
         for q in everything:
             share_ns = f[q + k.Q_PREFILL_SHARE_NS] + f[q + k.Q_DECODE_SHARE_NS]
             f[shares + m[q + k.Q_STREAM]] -= share_ns
@@ -377,13 +446,18 @@ class CompiledPlane(DataPlane):
         for number in sorted(full):
             doors.check_above(m, self._queue(number), number)
 
+    @property
+    def _shares(self) -> int:
+        """Where the shares of streams begin in the row of a replica."""
+        return k.R_LISTS + 2 * len(self.memory.levels) + len(self.config.streams)
+
     def _totals(self, row: IntArray, floats: np.ndarray[tuple[int], np.dtype[np.float64]]) -> ReplicaTotals:
         drain_ns, removed_ns = int(row[k.R_DRAIN_NS]), int(row[k.R_REMOVED_NS])
         return ReplicaTotals(
             replica=int(row[k.R_NUMBER]),
             spec=int(row[k.R_SPEC]),
             added_ns=int(row[k.R_ADDED_NS]),
-            shares_ns=floats[len(floats) - len(self.config.streams) :].tolist(),
+            shares_ns=floats[self._shares : self._shares + len(self.config.streams)].tolist(),
             drain_ns=None if drain_ns == k.NONE else drain_ns,
             removed_ns=None if removed_ns == k.NONE else removed_ns,
             busy_ns=int(row[k.R_BUSY_NS]),
@@ -403,9 +477,9 @@ class CompiledPlane(DataPlane):
         self.retired.append(self._totals(row, row.view(np.float64)))
         m[k.WATCHES] -= row[k.R_WATCH_IDLE] != k.NONE
         row[k.R_NUMBER], row[k.R_ACCEPTING], row[k.R_LEFT] = k.NONE, 0, 0
-        row[[k.R_WAKE_NS, k.R_TIMER_NS]] = layout.NEVER_NS
+        row[k.R_WAKE_NS] = layout.NEVER_NS
         doors.touch(m, r)
-        doors.find_timer(m)
+        doors.set_timer(m, r, layout.NEVER_NS)
 
     def watch(self, t_ns: int, reason: Watch, subject: int, level: int = 0) -> None:
         self._at(t_ns)
@@ -426,12 +500,12 @@ class CompiledPlane(DataPlane):
         m[word] = value
         if reason is Watch.QUEUE_ABOVE:
             doors.check_above(m, self._queue(subject), subject)
-        elif reason is Watch.BACKLOG_EMPTY and not m[stream + k.T_FLYING]:
+        elif reason is Watch.BACKLOG_EMPTY and not m[stream + k.T_FLYING] and not doors.has_backlog(m, stream):
             m[word] = unset
             m[k.WATCHES] -= 1
             doors.hit(m, int(reason), subject)
-        elif reason is Watch.IDLE_SINCE and not m[r + k.R_LEFT]:
-            doors.set_timer(m, r)
+        elif reason is Watch.IDLE_SINCE and not m[r + k.R_LEFT] and not m[r + k.R_OUTSTANDING]:
+            doors.watch_idle(m, r)
         self._take_hits()
 
     # Looking
@@ -484,6 +558,8 @@ class CompiledPlane(DataPlane):
         for number in range(len(self.config.max_queue)):
             for level in range(len(self.memory.levels)):
                 left += self._list(m[self._queue(number) + k.U_LISTS + 2 * level])
+        for backlog in self.memory.region(k.BACKLOGS_AT).reshape(-1, self.memory.backlog_width):
+            left += self._list(backlog[k.B_LIST])
         for index in self.index_of.values():
             r = self._row(index)
             decoding, chunks = self._running(r)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -21,6 +21,32 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Batcher:
+    """How a replica of a model that is not an LLM forms its batches, as the dynamic batcher of the Triton inference server does.
+
+    A request counts by its size, the column `prompt_tokens`; its `output_tokens` must be 1. A batch is formed when the replica is
+    free: requests are taken by (priority, order of coming) while their sizes fit into `ReplicaSpec.token_budget`, none is split or
+    overtaken. The largest preferred size that is met is sent, unless the oldest has waited too long; all is sent when the next
+    request would pass the largest preferred size, when the oldest has waited `max_delay_ns`, or at once if that is 0; otherwise the
+    replica waits for an arrival or for the end of the delay.
+
+    Parameters
+    ----------
+    preferred : sizes of batches to send at once; none means `token_budget`.
+    max_delay_ns : how long the oldest request may wait for others; 0 for not at all.
+
+    Source: research note on policies, section 9 with its correction in section 0 (Triton core, dynamic_batch_scheduler.cc).
+    """
+
+    preferred: tuple[int, ...] = ()
+    max_delay_ns: int = 0
+
+    def sizes(self, most: int) -> tuple[int, ...]:
+        """The preferred sizes, ascending; `most` is the largest batch."""
+        return tuple(sorted(self.preferred)) or (most,)
+
+
+@dataclass(frozen=True)
 class ReplicaSpec:
     """What a replica is made of.
 
@@ -34,6 +60,9 @@ class ReplicaSpec:
     streams : numbers of the streams it accepts; empty for all.
     net_ns : front-end and network time added to TTFT and E2E. weight : free for routers.
     role : only "both" (prefill and decode).
+    batcher : set for a replica that serves a model which is not an LLM; `token_budget` is then the size of its largest batch, and
+        seats and cache do not bind.
+    backlog_seats : most requests of backlogs in its batch; 0 for a replica that takes none. A batcher takes none.
     """
 
     kind: int
@@ -47,14 +76,24 @@ class ReplicaSpec:
     net_ns: int = 0
     weight: float = 1.0
     role: str = "both"
+    batcher: Batcher | None = None
+    backlog_seats: int = UNLIMITED
+
+    @property
+    def takes_backlogs(self) -> bool:
+        """Whether its batch may have requests of backlogs."""
+        return self.batcher is None and self.backlog_seats > 0
 
     def accepts(self, stream: int) -> bool:
         """Whether requests of a stream may come here."""
         return not self.streams or stream in self.streams
 
-    def holds(self, tokens: int) -> bool:
-        """Whether a request of this many prompt and output tokens could ever finish here."""
-        return tokens + FRAGMENT_TOKENS <= self.kv_tokens and tokens <= self.max_model_len
+    @property
+    def longest(self) -> int:
+        """Most prompt and output tokens of a request that could ever finish here."""
+        if self.batcher is not None:
+            return self.token_budget + 1
+        return min(self.kv_tokens - FRAGMENT_TOKENS, self.max_model_len)
 
 
 @dataclass(frozen=True)
@@ -66,6 +105,10 @@ class StreamRules:
     queue : which service queue its requests wait in. priority : higher first.
     max_attempts : attempts before a killed request fails. queue_timeout_ns : from the arrival; binds requests never admitted.
     ttft_ns, tpot_ns, e2e_ns : targets of the SLO counters.
+    backlog : requests may be submitted as a backlog (`DataPlane.submit`).
+    batcher_queue : in a batcher, a new request is turned away if as many of its priority wait on the replica.
+    late_waits : in a batcher, a request past its timeout goes behind the others of its priority, instead of leaving; elsewhere it
+        just waits.
     """
 
     queue: int = 0
@@ -75,6 +118,9 @@ class StreamRules:
     ttft_ns: int = NEVER_NS
     tpot_ns: int = NEVER_NS
     e2e_ns: int = NEVER_NS
+    backlog: bool = False
+    batcher_queue: int = UNLIMITED
+    late_waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,14 +159,38 @@ class PlaneConfig:
                 raise ValueError(f"max_outstanding = {spec.max_outstanding} must be at least 1 and kind = {spec.kind} a step model")
             if self.steps[spec.kind].step_fx(1, 0, 0, 0) < ONE_NS_FX:
                 raise ValueError(f"step model {spec.kind}: a step of one token takes less than 1 ns")
+            table = self.steps[spec.kind].batch_fx
+            if spec.batcher is None and table:
+                raise ValueError(f"step model {spec.kind}: a table of batches is only for a batcher")
+            if spec.batcher is not None:
+                if table and len(table) < spec.token_budget:
+                    raise ValueError(f"step model {spec.kind}: {len(table)} times for batches of up to {spec.token_budget}")
+                if spec.batcher.max_delay_ns < 0 or not all(1 <= size <= spec.token_budget for size in spec.batcher.preferred):
+                    raise ValueError(f"{spec.batcher}: preferred sizes are 1 to {spec.token_budget}, a delay is at least 0")
+        for number in range(len(self.streams)):
+            if len({spec.batcher is None for spec in self.specs if spec.accepts(number)}) > 1:
+                raise ValueError(f"stream {number}: one and the same stream cannot go to LLM replicas and to batchers")
         if len(self.max_queue) <= max(rule.queue for rule in self.streams):
             raise ValueError("max_queue needs one entry for each service queue")
 
     def longest(self, stream: int) -> int:
         """Most prompt + output tokens a request of a stream may have before it is `too_long` everywhere."""
-        return max(
-            (min(spec.kv_tokens - FRAGMENT_TOKENS, spec.max_model_len) for spec in self.specs if spec.accepts(stream)), default=0
-        )
+        return max((spec.longest for spec in self.specs if spec.accepts(stream)), default=0)
+
+    def goes_to_batchers(self, stream: int) -> bool:
+        """Whether the replicas that accept a stream are batchers."""
+        return any(spec.batcher is not None and spec.accepts(stream) for spec in self.specs)
+
+    def longest_in_backlog(self, stream: int) -> int:
+        """Most prompt + output tokens of a row of a backlog, that every replica which takes the stream holds; 0 if none does."""
+        takers = [spec for spec in self.specs if spec.accepts(stream) and spec.takes_backlogs]
+        return min((spec.longest for spec in takers), default=0)
+
+    @property
+    def backlogs(self) -> tuple[int, ...]:
+        """Streams that may have a backlog, in the order in which replicas serve them: highest priority first, then by number."""
+        numbers = (number for number, rules in enumerate(self.streams) if rules.backlog)
+        return tuple(sorted(numbers, key=lambda number: (-self.streams[number].priority, number)))
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -134,7 +204,7 @@ class Watch(IntEnum):
     DRAINED = 0  # subject: replica id
     ARRIVAL_WITHOUT_CAPACITY = 1  # subject: service queue; an arrival finds no replica that accepts its stream
     QUEUE_ABOVE = 2  # subject: service queue, level: n; its length is above n
-    BACKLOG_EMPTY = 3  # subject: stream; its last request in the system left
+    BACKLOG_EMPTY = 3  # subject: stream; its last request left, and nothing is left in its backlog
     IDLE_SINCE = 4  # subject: replica id, level: d; idle for d nanoseconds
 
 
@@ -181,10 +251,12 @@ class View:
     ----------
     time_ns : the time of the look.
     counters : int64, shape (streams, len(COUNTERS)), named by `layout.COUNTERS`.
-    queued, in_flight : int64, (streams,): requests waiting (service queue and replicas) and in the system, now.
+    queued, in_flight : int64, (streams,): requests waiting (service queue, replicas, thrown back) and in the system, now.
+    thrown_back : int64, (streams,): requests that were thrown back to their backlog and wait there, now.
     queued_us, in_flight_us : int64, (streams,): their integrals over time in request-microseconds.
     service_queue : int64, (queues,): length of each service queue, expired requests included.
     replica, spec, accepting, waiting, running, outstanding, reserved_tokens, kv_used_tokens : int64, (replicas,), by index.
+    from_backlog : int64, (replicas,): those of `running` that come from a backlog; `outstanding` does not count them.
     busy_ns : int64, (replicas,). lost_ns, energy_j : float64, (replicas,). shares_ns : float64, (replicas, streams).
     steps, prefill_tokens, output_tokens, draining_busy_ns : int64, (replicas,).
     ring_arrivals, ring_in_flight_us : int64, (ring_s,): sums per second, the newest complete second last.
@@ -194,6 +266,7 @@ class View:
     counters: IntArray
     queued: IntArray
     in_flight: IntArray
+    thrown_back: IntArray
     queued_us: IntArray
     in_flight_us: IntArray
     service_queue: IntArray
@@ -203,6 +276,7 @@ class View:
     waiting: IntArray
     running: IntArray
     outstanding: IntArray
+    from_backlog: IntArray
     reserved_tokens: IntArray
     kv_used_tokens: IntArray
     busy_ns: IntArray
@@ -251,6 +325,19 @@ class DataPlane(ABC):
         """Add a replica of `config.specs[spec]` and return its id; it pulls from the service queues at once."""
 
     @abstractmethod
+    def submit(self, t_ns: int, stream: int, blocks: Iterable[RequestBlock]) -> None:
+        """Add rows to the backlog of a stream; replicas take them, in order, when nothing else wants their room.
+
+        A row arrives when a replica takes it into its batch: `arrival_ns`, `stream` and `deadline_ns` of the block are not read.
+        Blocks are drawn as they are needed. A request of a backlog makes way for any other: it is thrown back to the front of its
+        backlog when the next in line at its replica lacks a seat or cache, and is the first victim when the cache is full.
+
+        Raises
+        ------
+        ValueError : the stream may have no backlog; or, when a row is drawn, a replica that takes the stream could never hold it.
+        """
+
+    @abstractmethod
     def drain_replica(self, t_ns: int, replica: int) -> None:
         """Stop admitting; waiting requests are redispatched, running ones finish. Draining twice changes nothing."""
 
@@ -281,3 +368,34 @@ class DataPlane(ABC):
     @abstractmethod
     def close(self, t_ns: int) -> View:
         """End at `t_ns`: charge the elapsed part of steps in flight to their streams, record the unfinished, look."""
+
+
+def backlog_rows(config: PlaneConfig, stream: int, blocks: Iterable[RequestBlock]) -> Iterator[RequestBlock]:
+    """Yield the blocks of a backlog, checked.
+
+    Raises
+    ------
+    ValueError : a row that some replica which takes the stream could never hold.
+    """
+    longest = config.longest_in_backlog(stream)
+    for block in blocks:
+        tokens = block.prompt_tokens + block.output_tokens
+        if len(block) and tokens.max() > longest:
+            raise ValueError(
+                f"backlog of stream {stream}: a request of {tokens.max()} tokens, where at most {longest} fit everywhere"
+            )
+        yield block
+
+
+def checked_rows(config: PlaneConfig, blocks: Iterable[RequestBlock]) -> Iterator[RequestBlock]:
+    """Yield blocks of arrivals, checked.
+
+    Raises
+    ------
+    ValueError : a request to a batcher whose `output_tokens` is not 1.
+    """
+    batched = [number for number in range(len(config.streams)) if config.goes_to_batchers(number)]
+    for block in blocks:
+        if batched and (block.output_tokens[np.isin(block.stream, batched)] != 1).any():
+            raise ValueError("a request to a batcher has output_tokens = 1: its answer comes in one piece")
+        yield block

@@ -22,6 +22,9 @@ from sim.dataplane.kernel_batching import (
 )
 from sim.dataplane.kernel_doors import words
 from sim.dataplane.kernel_layout import (
+    BACKLOG_LOW,
+    BACKLOG_NEED,
+    BACKLOGS,
     C_NEXT,
     C_ROWS,
     CHOICE,
@@ -31,13 +34,17 @@ from sim.dataplane.kernel_layout import (
     CLIENTS,
     CLIENTS_AT,
     FAR,
+    FLUSHING,
     FREE_SLOT,
+    FROM_CLIENT,
+    FROM_OUTSIDE,
     HEAP_CAPACITY,
     HIT,
     HITS,
     IN_FLIGHT,
     LAST_BLOCK,
     NEEDS_ARRIVALS,
+    NEEDS_BACKLOG,
     NEEDS_CHOICE,
     NEEDS_HEAP,
     NEEDS_RECORDS,
@@ -47,11 +54,12 @@ from sim.dataplane.kernel_layout import (
     NEXT_REDISPATCH,
     NONE,
     NOW_NS,
+    OFFERED,
     PENDING_CLIENTS,
     Q_CLIENT,
-    Q_CLOSED,
     Q_OUTPUT,
     Q_PROMPT,
+    Q_SOURCE,
     Q_STREAM,
     QUEUE_CHANGED,
     QUEUED,
@@ -78,11 +86,12 @@ from sim.dataplane.kernel_layout import (
     ROW_TAG,
     ROW_TURN,
     ROW_WIDTH,
+    SLOT_CAPACITY,
     STEPPED,
     STREAM_WIDTH,
     STREAMS_AT,
     T_LONGEST,
-    TIMER_NS,
+    TIMERS_AT,
     UNDECIDED,
     UNIFORM,
     UNKNOWN,
@@ -99,10 +108,11 @@ from sim.dataplane.kernel_parts import (
     slot_at,
     slot_of,
 )
+from sim.dataplane.kernel_queues import arrive
 from sim.dataplane.kernel_routing import (
-    arrive,
     choose,
     give,
+    offer_to_next,
     touch,
     wait,
     watch_all_heads,
@@ -143,8 +153,18 @@ def advance(
     arrival_ns to tag : the columns of a block of arrivals, read from row `NEXT_ARRIVAL` on.
     """
     m, f = words(memory), words(floats)
-    wakes, leaves, clients, arrivals = m[WAKES_AT], m[REPLICA_CAPACITY], m[CLIENTS], len(arrival_ns)
+    wakes, timers, leaves, clients, arrivals = m[WAKES_AT], m[TIMERS_AT], m[REPLICA_CAPACITY], m[CLIENTS], len(arrival_ns)
     while True:
+        if m[BACKLOGS]:
+            if m[BACKLOG_LOW]:
+                return NEEDS_BACKLOG
+            if m[SLOT_CAPACITY] - m[IN_FLIGHT] <= m[BACKLOG_NEED]:
+                return NEEDS_SLOTS
+            if m[OFFERED] != NONE and m[REDISPATCHING] == 0:
+                offer_to_next(m, f)
+                continue
+            if m[FLUSHING]:
+                return REACHED
         if m[UNIFORM] == 0 and m[QUEUE_CHANGED]:
             watch_all_heads(m)
         if m[HITS]:
@@ -166,7 +186,7 @@ def advance(
             wake_ns = m[wakes + 1]
             open_ns = arrival_ns[row] if row < arrivals else NEVER_NS
             closed_ns = m[m[CLIENT_TIMES_AT] + 1] if clients else NEVER_NS
-            now_ns = min(wake_ns, open_ns, closed_ns, m[TIMER_NS])
+            now_ns = min(wake_ns, open_ns, closed_ns, m[timers + 1])
             if now_ns > until_ns:
                 m[NOW_NS], m[STEPPED] = until_ns, FAR
                 return REACHED
@@ -192,7 +212,7 @@ def advance(
                     prefix[row], prefix_tokens[row], deadline_ns[row], tag[row],
                 )  # fmt: skip
                 m[q + Q_CLIENT] = client[row]
-                m[q + Q_CLOSED] = 0
+                m[q + Q_SOURCE] = FROM_OUTSIDE
                 m[NEXT_ARRIVAL] = row + 1
             elif now_ns == closed_ns:
                 if m[FREE_SLOT] == NONE:
@@ -208,10 +228,12 @@ def advance(
                     m[w + ROW_PREFIX], m[w + ROW_PREFIX_TOKENS], m[w + ROW_DEADLINE_NS], m[w + ROW_TAG],
                 )  # fmt: skip
                 m[q + Q_CLIENT] = number
-                m[q + Q_CLOSED] = 1
+                m[q + Q_SOURCE] = FROM_CLIENT
             else:
                 m[NOW_NS], m[STEPPED] = now_ns, FAR
-                ring_timer(m)
+                index = least_leaf(m, timers, leaves)
+                ring_timer(m, f, index)
+                touch(m, m[REPLICAS_AT] + index * m[REPLICA_WIDTH])
                 continue
             t = m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH
             if m[q + Q_PROMPT] + m[q + Q_OUTPUT] > m[t + T_LONGEST]:
@@ -227,7 +249,7 @@ def advance(
         m[UNDECIDED] = NONE
         m[CHOICE] = UNKNOWN
         if index != NONE:
-            give(m, f, index, q)
+            give(m, f, index, q, place == NONE)
         if place != NONE:
             m[NEXT_REDISPATCH] += 1
             if index != NONE:

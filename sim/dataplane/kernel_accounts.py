@@ -11,6 +11,11 @@ from numba import types
 from sim.bins import BINS
 from sim.dataplane.engine import IntArray
 from sim.dataplane.kernel_layout import (
+    B_COUNT,
+    B_LIST,
+    B_NEXT,
+    BACKLOG_WIDTH,
+    BACKLOGS_AT,
     C_COUNT,
     C_NEXT,
     C_ROWS,
@@ -19,12 +24,14 @@ from sim.dataplane.kernel_layout import (
     CLIENT_WIDTH,
     CLIENTS_AT,
     FREE_SLOT,
+    FROM_CLIENT,
     HISTOGRAM_WIDTH,
     HISTOGRAMS_AT,
     HIT_WIDTH,
     HITS,
     HITS_AT,
     IN_FLIGHT,
+    NONE,
     NOW_NS,
     PENDING_CLIENTS,
     PENDING_CLIENTS_AT,
@@ -33,7 +40,6 @@ from sim.dataplane.kernel_layout import (
     Q_ARRIVAL_NS,
     Q_ATTEMPT,
     Q_CLIENT,
-    Q_CLOSED,
     Q_DISPATCHED_NS,
     Q_FIRST_NS,
     Q_INDEX,
@@ -45,6 +51,7 @@ from sim.dataplane.kernel_layout import (
     Q_PROMPT,
     Q_REPLICA,
     Q_SESSION,
+    Q_SOURCE,
     Q_STREAM,
     Q_TAG,
     Q_TURN,
@@ -66,6 +73,7 @@ from sim.dataplane.kernel_layout import (
     SPECS_AT,
     STREAM_WIDTH,
     STREAMS_AT,
+    T_BACKLOG,
     T_COUNTERS,
     T_E2E_NS,
     T_FLYING,
@@ -277,6 +285,20 @@ def record(m: IntArray, q: int, net_ns: int, outcome: int) -> None:
     m[RECORDS] += 1
 
 
+@compiled(types.boolean(INTS, INT))
+def is_empty(m: IntArray, b: int) -> bool:
+    """Whether nothing is left in a backlog; its rows at hand run out before an event only if there are no more."""
+    return m[b + B_LIST] == NONE and m[b + B_NEXT] == m[b + B_COUNT]
+
+
+@compiled(types.boolean(INTS, INT))
+def has_backlog(m: IntArray, t: int) -> bool:
+    """Whether something is left in the backlog of a stream."""
+    if m[t + T_BACKLOG] == NONE:
+        return False
+    return not is_empty(m, m[BACKLOGS_AT] + m[t + T_BACKLOG] * m[BACKLOG_WIDTH])
+
+
 @compiled(types.void(INTS, INT, INT))
 def leave(m: IntArray, q: int, outcome: int) -> None:
     """A request leaves the system; a closed-loop client thinks and sends its next one."""
@@ -301,11 +323,11 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
     if outcome == UNFINISHED:
         return
     change_in_flight(m, t, -1)
-    if m[t + T_FLYING] == 0 and m[t + T_WATCH_EMPTY]:
+    if m[t + T_FLYING] == 0 and m[t + T_WATCH_EMPTY] and not has_backlog(m, t):
         m[t + T_WATCH_EMPTY] = 0
         m[WATCHES] -= 1
         hit(m, WATCH_EMPTY, stream)
-    if m[q + Q_CLOSED]:
+    if m[q + Q_SOURCE] == FROM_CLIENT:
         rejected = outcome in (REJECTED_FULL, REJECTED_TOO_LONG)
         schedule_client(m, m[q + Q_CLIENT], now_ns + (REJECTED_CLIENT_PAUSE_NS if rejected else 0), m[CLIENT_LEAVES])
     m[q + Q_NEXT] = m[FREE_SLOT]

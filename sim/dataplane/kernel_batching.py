@@ -1,4 +1,4 @@
-"""Continuous batching in the compiled engine: service queues, preemption, admission, the start and the end of a step."""
+"""Continuous batching in the compiled engine: preemption, admission, the start and the end of a step."""
 
 # mypy: disable-error-code="no-any-return"
 # An element of an array has type Any for mypy.
@@ -13,23 +13,23 @@ from sim.dataplane.kernel_accounts import (
     hit,
     leave,
 )
+from sim.dataplane.kernel_backlogs import from_backlog, throw_back
+from sim.dataplane.kernel_batcher import start_batch
 from sim.dataplane.kernel_layout import (
-    ACCEPTS_AT,
+    BACKLOGS,
     FAR,
+    FROM_BACKLOG,
     LEVELS,
     NONE,
     NOW_NS,
     Q_ADMISSION,
-    Q_ADMITTED_NS,
     Q_CACHED,
     Q_CHUNK,
     Q_DEADLINE_NS,
     Q_DECODE_SHARE_NS,
-    Q_DISPATCHED_NS,
     Q_FINISH,
     Q_FIRST_NS,
     Q_GENERATED,
-    Q_INDEX,
     Q_LEVEL,
     Q_NEED,
     Q_NEXT,
@@ -39,27 +39,19 @@ from sim.dataplane.kernel_layout import (
     Q_PREFILL_SHARE_NS,
     Q_PREFILLED,
     Q_PROMPT,
-    Q_REPLICA,
-    Q_RESERVED,
+    Q_SOURCE,
     Q_STARTED,
     Q_STREAM,
     Q_WAITED,
-    QUEUE_CHANGED,
-    QUEUED,
-    QUEUES,
-    QUEUES_AT,
-    R_ACCEPTING,
-    R_ADMISSIONS,
+    R_ASKS,
+    R_BACKLOG,
     R_CHUNK_COUNT,
     R_CHUNKS,
     R_CONTEXT,
     R_DECODE_SHARE_NS,
     R_DECODED,
     R_DECODING,
-    R_FRACTION_FX,
     R_GROWTH_FX,
-    R_IDLE_SINCE,
-    R_INDEX,
     R_LEFT,
     R_LISTS,
     R_LOST_NS,
@@ -69,24 +61,20 @@ from sim.dataplane.kernel_layout import (
     R_OUTSTANDING,
     R_PARTIAL,
     R_PREFILL_TOKENS,
-    R_RESERVED,
     R_RUNNING,
     R_S_TWICE,
     R_SPEC,
     R_START_NS,
     R_STEP_FX,
-    R_TIMER_NS,
     R_TOKENS,
     R_USED,
     R_WAKE_NS,
     R_WATCH_IDLE,
     REPLICA_WIDTH,
     REPLICAS_AT,
-    REPLICAS_USED,
+    S_BATCHER,
     S_BUDGET,
     S_KV,
-    S_LONGEST,
-    S_MOST,
     S_SEATS,
     S_SLOPE_FX,
     S_WATERMARK,
@@ -94,16 +82,10 @@ from sim.dataplane.kernel_layout import (
     SLOT_MASK,
     SPEC_WIDTH,
     SPECS_AT,
-    STALE_NS,
     STREAM_WIDTH,
     STREAMS,
     STREAMS_AT,
     T_COUNTERS,
-    TIMER_NS,
-    U_LENGTH,
-    U_LISTS,
-    U_WATCH_ABOVE,
-    WATCH_ABOVE,
     WATCH_IDLE,
     WATCHES,
 )
@@ -114,7 +96,6 @@ from sim.dataplane.kernel_parts import (
     INTS,
     LONGEST_RUN,
     LONGEST_RUN_FX,
-    append,
     compiled,
     heap_of,
     insert,
@@ -125,6 +106,7 @@ from sim.dataplane.kernel_parts import (
     slot_of,
     unlink,
 )
+from sim.dataplane.kernel_queues import abandon, enter_batch, expired, first_waiting, forget, pull, used_by
 from sim.dataplane.kernel_steps import (
     account_steps,
     run_fx,
@@ -132,8 +114,8 @@ from sim.dataplane.kernel_steps import (
     steps_within,
     wake_after,
 )
+from sim.dataplane.kernel_timers import rest, set_timer, stop_timer
 from sim.dataplane.layout import (
-    ABANDONED,
     COMPLETED,
     FRAGMENT_TOKENS,
     LOST_PREFILL_TOKENS,
@@ -143,116 +125,6 @@ from sim.dataplane.layout import (
     PREFILL_TOKENS,
     WAITED_FOR_KV,
 )
-
-# Service queues.
-
-
-@compiled(types.boolean(INTS, INT))
-def expired(m: IntArray, q: int) -> bool:
-    """Whether a request has waited too long for its first admission."""
-    return m[q + Q_STARTED] == 0 and m[NOW_NS] > m[q + Q_DEADLINE_NS]
-
-
-@compiled(types.void(INTS, INT))
-def abandon(m: IntArray, q: int) -> None:
-    """A waiting request leaves."""
-    change_queued(m, m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH, -1)
-    leave(m, q, ABANDONED)
-
-
-@compiled(INT(INTS, INT))
-def queue_at(m: IntArray, number: int) -> int:
-    """Address of a service queue."""
-    return m[QUEUES_AT] + number * (U_LISTS + 2 * m[LEVELS])
-
-
-@compiled(types.void(INTS, INT))
-def expire_heads(m: IntArray, u: int) -> None:
-    """Requests at the heads of a service queue that have waited too long leave."""
-    for level in range(m[LEVELS]):
-        line = u + U_LISTS + 2 * level
-        while m[line] != NONE and expired(m, slot_at(m, m[line])):
-            q = slot_at(m, m[line])
-            unlink(m, line, NONE, q)
-            m[u + U_LENGTH] -= 1
-            m[QUEUED] -= 1
-            m[QUEUE_CHANGED] = 1
-            abandon(m, q)
-
-
-@compiled(types.void(INTS, INT, INT))
-def check_above(m: IntArray, u: int, number: int) -> None:
-    """Fire the watch of a queue that is too long."""
-    if m[u + U_WATCH_ABOVE] != NONE and m[u + U_LENGTH] > m[u + U_WATCH_ABOVE]:
-        m[u + U_WATCH_ABOVE] = NONE
-        m[WATCHES] -= 1
-        hit(m, WATCH_ABOVE, number)
-
-
-@compiled(types.boolean(INTS, INT, INT))
-def fits(m: IntArray, r: int, q: int) -> bool:
-    """Whether a replica accepts the stream of a request and could ever hold it."""
-    spec = m[r + R_SPEC]
-    return (
-        m[m[ACCEPTS_AT] + spec * m[STREAMS] + m[q + Q_STREAM]] != 0
-        and m[q + Q_PROMPT] + m[q + Q_OUTPUT] <= m[m[SPECS_AT] + spec * SPEC_WIDTH + S_LONGEST]
-    )
-
-
-@compiled(types.boolean(INTS, INT))
-def has_room(m: IntArray, r: int) -> bool:
-    """Whether another request may come to a replica."""
-    return m[r + R_ACCEPTING] == 1 and m[r + R_OUTSTANDING] < m[m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH + S_MOST]
-
-
-@compiled(types.void(INTS, INT, INT))
-def enqueue(m: IntArray, r: int, q: int) -> None:
-    """Put a request into a replica's waiting list."""
-    append(m, r + R_LISTS + 2 * m[q + Q_LEVEL], q)
-    m[r + R_OUTSTANDING] += 1
-    m[q + Q_RESERVED] = m[q + Q_PROMPT] + m[q + Q_GENERATED]
-    m[r + R_RESERVED] += m[q + Q_RESERVED]
-    m[q + Q_REPLICA] = m[r + R_NUMBER]
-    m[q + Q_INDEX] = m[r + R_INDEX]
-    m[q + Q_DISPATCHED_NS] = m[NOW_NS]
-
-
-@compiled(types.void(INTS, INT, INT))
-def forget(m: IntArray, r: int, q: int) -> None:
-    """Take a request off a replica's account."""
-    m[r + R_OUTSTANDING] -= 1
-    m[r + R_RESERVED] -= m[q + Q_RESERVED]
-
-
-@compiled(types.void(INTS, INT, INT))
-def pull(m: IntArray, r: int, most: int) -> None:
-    """Take requests from the service queues while there is room: highest level first, then the oldest head that fits here."""
-    while most > 0 and m[QUEUED] > 0 and has_room(m, r):
-        for number in range(m[QUEUES]):
-            expire_heads(m, queue_at(m, number))
-        found, found_before, found_queue = NONE, NONE, NONE
-        for level in range(m[LEVELS]):
-            for number in range(m[QUEUES]):
-                before, slot = NONE, m[queue_at(m, number) + U_LISTS + 2 * level]
-                while slot != NONE:
-                    q = slot_at(m, slot)
-                    if fits(m, r, q) and not expired(m, q):
-                        if found == NONE or m[q + Q_NUMBER] < m[slot_at(m, found) + Q_NUMBER]:
-                            found, found_before, found_queue = slot, before, number
-                        break
-                    before, slot = slot, m[q + Q_NEXT]
-            if found != NONE:
-                break
-        if found == NONE:
-            return
-        q, u = slot_at(m, found), queue_at(m, found_queue)
-        unlink(m, u + U_LISTS + 2 * m[q + Q_LEVEL], found_before, q)
-        m[u + U_LENGTH] -= 1
-        m[QUEUED] -= 1
-        m[QUEUE_CHANGED] = 1
-        enqueue(m, r, q)
-        most -= 1
-
 
 # A step.
 
@@ -266,22 +138,10 @@ def leave_batch(m: IntArray, f: FloatArray, r: int, q: int) -> None:
     m[r + R_LISTS + 2 * m[LEVELS] + m[q + Q_STREAM]] -= 1
 
 
-@compiled(types.void(INTS, FLOATS, INT))
-def preempt(m: IntArray, f: FloatArray, r: int) -> None:
-    """Throw out the lowest priority's latest admitted request: its cache is recomputed later, its tokens stay."""
+@compiled(types.void(INTS, FLOATS, INT, INT, INT))
+def throw_out(m: IntArray, f: FloatArray, r: int, q: int, place: int) -> None:
+    """Stop a running request, at a place of the heap or the partial prefill: its cache is recomputed later, its tokens stay."""
     heap, size = heap_of(m, r), m[r + R_DECODING]
-    victim, place = m[r + R_PARTIAL], NONE
-    for at in range(size):
-        slot = m[heap + at] & SLOT_MASK
-        if victim == NONE:
-            victim, place = slot, at
-            continue
-        q, best = slot_at(m, slot), slot_at(m, victim)
-        if m[q + Q_LEVEL] > m[best + Q_LEVEL] or (
-            m[q + Q_LEVEL] == m[best + Q_LEVEL] and m[q + Q_ADMISSION] > m[best + Q_ADMISSION]
-        ):
-            victim, place = slot, at
-    q = slot_at(m, victim)
     if place == NONE:
         m[r + R_PARTIAL] = NONE
     else:
@@ -302,6 +162,11 @@ def preempt(m: IntArray, f: FloatArray, r: int) -> None:
     f[q + Q_PREFILL_SHARE_NS] = 0.0
     m[q + Q_PREFILLED] = 0
     change_queued(m, t, 1)
+    if m[q + Q_SOURCE] == FROM_BACKLOG:
+        forget(m, r, q)
+        f[q + Q_DECODE_SHARE_NS] = 0.0
+        throw_back(m, q)
+        return
     line = r + R_LISTS + 2 * m[q + Q_LEVEL]
     if m[LEVELS] == 1:
         prepend(m, line, q)
@@ -309,20 +174,75 @@ def preempt(m: IntArray, f: FloatArray, r: int) -> None:
         insert(m, line, q)
 
 
-@compiled(INT(INTS, INT))
-def first_waiting(m: IntArray, r: int) -> int:
-    """Slot of the request that is next in line at a replica, or NONE."""
-    for level in range(m[LEVELS]):
-        slot = m[r + R_LISTS + 2 * level]
-        if slot != NONE:
-            return slot
-    return NONE
+@compiled(types.void(INTS, FLOATS, INT))
+def preempt(m: IntArray, f: FloatArray, r: int) -> None:
+    """Throw out a request of a backlog, else one of the lowest priority; of these the latest admitted."""
+    heap, size = heap_of(m, r), m[r + R_DECODING]
+    victim, place = m[r + R_PARTIAL], NONE
+    for at in range(size):
+        slot = m[heap + at] & SLOT_MASK
+        if victim == NONE:
+            victim, place = slot, at
+            continue
+        q, best = slot_at(m, slot), slot_at(m, victim)
+        order, best_order = m[q + Q_SOURCE] == FROM_BACKLOG, m[best + Q_SOURCE] == FROM_BACKLOG
+        if order == best_order:
+            order, best_order = m[q + Q_LEVEL] > m[best + Q_LEVEL], m[q + Q_LEVEL] < m[best + Q_LEVEL]
+            if order == best_order:
+                order = m[q + Q_ADMISSION] > m[best + Q_ADMISSION]
+        if order:
+            victim, place = slot, at
+    throw_out(m, f, r, slot_at(m, victim), place)
 
 
 @compiled(INT(INTS, INT, INT))
-def admit(m: IntArray, r: int, running: int) -> int:
-    """Admit the next in line if its whole prompt fits and return its address; the expired leave and make room for a pull."""
+def next_to_go(m: IntArray, r: int, before: int) -> int:
+    """Place in the heap of the latest admitted request of a backlog that was admitted before another, or NONE."""
+    heap, found, latest = heap_of(m, r), NONE, NONE
+    for at in range(m[r + R_DECODING]):
+        q = slot_at(m, m[heap + at] & SLOT_MASK)
+        if m[q + Q_SOURCE] == FROM_BACKLOG and latest < m[q + Q_ADMISSION] < before:
+            found, latest = at, m[q + Q_ADMISSION]
+    return found
+
+
+@compiled(types.boolean(INTS, FLOATS, INT, INT, INT))
+def make_room(m: IntArray, f: FloatArray, r: int, q: int, chunks: int) -> bool:
+    """Whether the next in line gets a seat and room for its whole prompt.
+
+    Decoding requests of backlogs make way for it, the latest admitted first, no more than needed, and none in vain.
+    """
     s = m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH
+    running, used, heap = m[r + R_DECODING] + chunks, m[r + R_USED], heap_of(m, r)
+    need = m[q + Q_PROMPT] + m[q + Q_GENERATED] + FRAGMENT_TOKENS
+    if used + need > m[s + S_KV] - (m[s + S_WATERMARK] if running else 0):
+        m[q + Q_WAITED] |= WAITED_FOR_KV
+    elif running < m[s + S_SEATS]:
+        return True
+    going, last = 0, FAR
+    while True:
+        place = next_to_go(m, r, last) if m[r + R_BACKLOG] else NONE
+        if place == NONE:
+            return False
+        victim = slot_at(m, m[heap + place] & SLOT_MASK)
+        last = m[victim + Q_ADMISSION]
+        going += 1
+        running -= 1
+        generated = m[victim + Q_OUTPUT] - (m[victim + Q_FINISH] - m[r + R_DECODED])
+        used -= m[victim + Q_PROMPT] + generated + FRAGMENT_TOKENS
+        if running < m[s + S_SEATS] and used + need <= m[s + S_KV] - (m[s + S_WATERMARK] if running else 0):
+            break
+    for _ in range(going):
+        place = next_to_go(m, r, FAR)
+        throw_out(m, f, r, slot_at(m, m[heap + place] & SLOT_MASK), place)
+    return True
+
+
+@compiled(INT(INTS, FLOATS, INT, INT))
+def admit(m: IntArray, f: FloatArray, r: int, chunks: int) -> int:
+    """Admit the next in line if it fits and return its address; the expired leave and make room for a pull."""
+    if m[r + R_DECODING] + chunks >= m[m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH + S_SEATS] and m[r + R_BACKLOG] == 0:
+        return NONE
     while True:
         slot = first_waiting(m, r)
         if slot == NONE:
@@ -335,62 +255,22 @@ def admit(m: IntArray, r: int, running: int) -> int:
             abandon(m, q)
             pull(m, r, 1)
             continue
-        tokens = m[q + Q_PROMPT] + m[q + Q_GENERATED]
-        if m[r + R_USED] + tokens + FRAGMENT_TOKENS > m[s + S_KV] - (m[s + S_WATERMARK] if running else 0):
-            m[q + Q_WAITED] |= WAITED_FOR_KV
+        if not make_room(m, f, r, q, chunks):
             return NONE
         unlink(m, line, NONE, q)
-        change_queued(m, m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH, -1)
-        if m[q + Q_STARTED]:
-            m[q + Q_CACHED] = 0
-        m[q + Q_STARTED] = 1
-        m[q + Q_PREFILLED] = 0
-        m[q + Q_NEED] = tokens - m[q + Q_CACHED]
-        m[q + Q_ADMISSION] = m[r + R_ADMISSIONS]
-        m[q + Q_ADMITTED_NS] = m[NOW_NS]
-        m[r + R_ADMISSIONS] += 1
-        m[r + R_RUNNING] += 1
-        m[r + R_USED] += tokens + FRAGMENT_TOKENS
-        m[r + R_RESERVED] += tokens - m[q + Q_RESERVED]
-        m[q + Q_RESERVED] = tokens
+        enter_batch(m, r, q)
         return q
-
-
-@compiled(types.void(INTS))
-def find_timer(m: IntArray) -> None:
-    """Note the earliest idle timer."""
-    least = NEVER_NS
-    for index in range(m[REPLICAS_USED]):
-        r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
-        if m[r + R_NUMBER] != NONE:
-            least = min(least, m[r + R_TIMER_NS])
-    m[TIMER_NS] = least
-
-
-@compiled(types.void(INTS, INT))
-def set_timer(m: IntArray, r: int) -> None:
-    """Set the timer of an idle watch."""
-    if m[r + R_WATCH_IDLE] != NONE:
-        since_ns, level_ns = m[r + R_IDLE_SINCE], m[r + R_WATCH_IDLE]
-        m[r + R_TIMER_NS] = max(since_ns + level_ns, m[NOW_NS])
-        m[STALE_NS] = max(m[STALE_NS], m[r + R_TIMER_NS])
-        find_timer(m)
-
-
-@compiled(types.void(INTS, INT))
-def become_idle(m: IntArray, r: int) -> None:
-    """Nothing to do: no step, no fraction left over."""
-    m[r + R_LEFT] = 0
-    m[r + R_WAKE_NS] = NEVER_NS
-    m[r + R_FRACTION_FX] = 0
-    m[r + R_IDLE_SINCE] = m[NOW_NS]
-    set_timer(m, r)
 
 
 @compiled(types.void(INTS, FLOATS, INT))
 def start_step(m: IntArray, f: FloatArray, r: int) -> None:
     """Preempt if decode growth would not fit, continue the partial prefill, admit; then run to the next boundary that matters."""
     s = m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH
+    if m[s + S_BATCHER]:
+        start_batch(m, f, r)
+        return
+    asks = m[r + R_ASKS] == 1 and m[BACKLOGS] > 0
+    m[r + R_ASKS] = 0
     kv, seats, preempted = m[s + S_KV], m[s + S_SEATS], False
     while m[r + R_USED] + m[r + R_DECODING] > kv:
         preempt(m, f, r)
@@ -403,11 +283,18 @@ def start_step(m: IntArray, f: FloatArray, r: int) -> None:
     partial = NONE
     while True:
         if q == NONE:
-            if preempted or budget <= 0 or decoding + chunks >= seats:
+            if preempted or budget <= 0:
                 break
-            q = admit(m, r, decoding + chunks)
+            q = admit(m, f, r, chunks)
+            if q == NONE and asks:
+                q = from_backlog(m, r, decoding + chunks)
             if q == NONE:
                 break
+            if m[r + R_DECODING] < decoding:
+                budget += decoding - m[r + R_DECODING]
+                tokens -= decoding - m[r + R_DECODING]
+                decoding = m[r + R_DECODING]
+                asks = False
         slot, prefilled = slot_of(m, q), m[q + Q_PREFILLED]
         chunk = min(m[q + Q_NEED] - prefilled, budget)
         budget -= chunk
@@ -430,11 +317,9 @@ def start_step(m: IntArray, f: FloatArray, r: int) -> None:
     m[r + R_CHUNK_COUNT] = chunks
     m[r + R_PARTIAL] = partial
     if tokens == 0:
-        become_idle(m, r)
+        rest(m, r)
         return
-    if m[r + R_TIMER_NS] != NEVER_NS:
-        m[r + R_TIMER_NS] = NEVER_NS
-        find_timer(m)
+    stop_timer(m, r)
     m[r + R_TOKENS] = tokens
     m[r + R_N_OUT] = decoding + completing
     m[r + R_S_TWICE] = s_twice
@@ -451,7 +336,7 @@ def start_step(m: IntArray, f: FloatArray, r: int) -> None:
         steps = max(steps_within(m, r, LONGEST_RUN_FX), 1) if m[r + R_STEP_FX] < LONGEST_RUN_FX // 4 else 1
     m[r + R_LEFT] = steps
     m[r + R_WAKE_NS] = m[r + R_START_NS] + (run_fx(m, r, steps) >> FRACTION_BITS)
-    if steps > 1 and waiting != NONE and decoding < seats:
+    if steps > 1 and waiting != NONE and (decoding < seats or m[r + R_BACKLOG] > 0):
         # The next in line is blocked by KV: it may expire, and is noticed at the first boundary after that.
         q = slot_at(m, waiting)
         if m[q + Q_STARTED] == 0:
@@ -481,7 +366,7 @@ def first_token(m: IntArray, f: FloatArray, r: int, q: int) -> bool:
     if m[q + Q_FIRST_NS] < 0:
         m[q + Q_FIRST_NS] = m[NOW_NS]
     if generated == m[q + Q_OUTPUT]:
-        m[r + R_USED] -= m[q + Q_PROMPT] + generated - 1 + FRAGMENT_TOKENS
+        m[r + R_USED] -= used_by(m, r, m[q + Q_PROMPT] + generated - 1)
         return True
     m[r + R_USED] += 1
     m[r + R_CONTEXT] += m[q + Q_PROMPT] + generated
@@ -516,6 +401,8 @@ def end_step(m: IntArray, f: FloatArray, r: int) -> None:
         m[q + Q_PREFILLED] += m[q + Q_CHUNK]
         if m[q + Q_PREFILLED] == m[q + Q_NEED] and first_token(m, f, r, q):
             done = insert_done(m, done, q)
+    if done != NONE or m[r + R_CHUNK_COUNT] > 0:
+        m[r + R_ASKS] = 1
     m[r + R_CHUNKS] = NONE
     m[r + R_CHUNK_COUNT] = 0
     while done != NONE:
@@ -528,15 +415,14 @@ def end_step(m: IntArray, f: FloatArray, r: int) -> None:
     start_step(m, f, r)
 
 
-@compiled(types.void(INTS))
-def ring_timer(m: IntArray) -> None:
-    """The earliest idle timer is due: its watch fires."""
-    for index in range(m[REPLICAS_USED]):
-        r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
-        if m[r + R_NUMBER] != NONE and m[r + R_TIMER_NS] == m[NOW_NS]:
-            m[r + R_TIMER_NS] = NEVER_NS
-            m[r + R_WATCH_IDLE] = NONE
-            m[WATCHES] -= 1
-            hit(m, WATCH_IDLE, m[r + R_NUMBER])
-            break
-    find_timer(m)
+@compiled(types.void(INTS, FLOATS, INT))
+def ring_timer(m: IntArray, f: FloatArray, index: int) -> None:
+    """The timer of a replica is due: the delay of a batcher is over, or an idle watch fires."""
+    r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
+    set_timer(m, r, NEVER_NS)
+    if m[r + R_OUTSTANDING] > 0:
+        start_batch(m, f, r)
+        return
+    m[r + R_WATCH_IDLE] = NONE
+    m[WATCHES] -= 1
+    hit(m, WATCH_IDLE, m[r + R_NUMBER])

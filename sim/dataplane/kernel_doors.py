@@ -9,19 +9,19 @@ from numba.extending import intrinsic
 
 from sim.dataplane.engine import FloatArray, IntArray
 from sim.dataplane.kernel_accounts import change_queued as accounts_change_queued
+from sim.dataplane.kernel_accounts import has_backlog as accounts_has_backlog
 from sim.dataplane.kernel_accounts import hit as accounts_hit
 from sim.dataplane.kernel_accounts import leave as accounts_leave
 from sim.dataplane.kernel_accounts import schedule_client as accounts_schedule_client
-from sim.dataplane.kernel_batching import check_above as batching_check_above
-from sim.dataplane.kernel_batching import find_timer as batching_find_timer
-from sim.dataplane.kernel_batching import forget as batching_forget
+from sim.dataplane.kernel_backlogs import throw_back as backlogs_throw_back
 from sim.dataplane.kernel_batching import leave_batch as batching_leave_batch
-from sim.dataplane.kernel_batching import pull as batching_pull
-from sim.dataplane.kernel_batching import set_timer as batching_set_timer
 from sim.dataplane.kernel_batching import start_step as batching_start_step
 from sim.dataplane.kernel_looking import look as looking_look
 from sim.dataplane.kernel_parts import FLOAT, FLOAT_ARRAY, INT, INT_ARRAY, compiled, pointer_to
 from sim.dataplane.kernel_parts import prepend as parts_prepend
+from sim.dataplane.kernel_queues import check_above as queues_check_above
+from sim.dataplane.kernel_queues import forget as queues_forget
+from sim.dataplane.kernel_queues import pull as queues_pull
 from sim.dataplane.kernel_routing import is_candidate as routing_is_candidate
 from sim.dataplane.kernel_routing import touch as routing_touch
 from sim.dataplane.kernel_steps import account_busy as steps_account_busy
@@ -29,6 +29,8 @@ from sim.dataplane.kernel_steps import charge_shares as steps_charge_shares
 from sim.dataplane.kernel_steps import energy_j as steps_energy_j
 from sim.dataplane.kernel_steps import run_fx as steps_run_fx
 from sim.dataplane.kernel_steps import settle as steps_settle
+from sim.dataplane.kernel_timers import set_timer as timers_set_timer
+from sim.dataplane.kernel_timers import watch_idle as timers_watch_idle
 
 
 @intrinsic
@@ -113,8 +115,8 @@ def run_fx(m: IntArray, r: int, steps: int) -> int:
 
 @compiled(types.void(INT_ARRAY, INT, INT))
 def pull(m: IntArray, r: int, most: int) -> None:
-    """`kernel_batching.pull`."""
-    batching_pull(words(m), r, most)
+    """`kernel_queues.pull`."""
+    queues_pull(words(m), r, most)
 
 
 @compiled(types.void(INT_ARRAY, FLOAT_ARRAY, INT))
@@ -123,16 +125,28 @@ def start_step(m: IntArray, f: FloatArray, r: int) -> None:
     batching_start_step(words(m), words(f), r)
 
 
+@compiled(types.void(INT_ARRAY, INT, INT))
+def set_timer(m: IntArray, r: int, at_ns: int) -> None:
+    """`kernel_timers.set_timer`."""
+    timers_set_timer(words(m), r, at_ns)
+
+
 @compiled(types.void(INT_ARRAY, INT))
-def set_timer(m: IntArray, r: int) -> None:
-    """`kernel_batching.set_timer`."""
-    batching_set_timer(words(m), r)
+def watch_idle(m: IntArray, r: int) -> None:
+    """`kernel_timers.watch_idle`."""
+    timers_watch_idle(words(m), r)
 
 
-@compiled(types.void(INT_ARRAY))
-def find_timer(m: IntArray) -> None:
-    """`kernel_batching.find_timer`."""
-    batching_find_timer(words(m))
+@compiled(types.void(INT_ARRAY, INT))
+def throw_back(m: IntArray, q: int) -> None:
+    """`kernel_backlogs.throw_back`."""
+    backlogs_throw_back(words(m), q)
+
+
+@compiled(types.boolean(INT_ARRAY, INT))
+def has_backlog(m: IntArray, t: int) -> bool:
+    """`kernel_accounts.has_backlog`."""
+    return accounts_has_backlog(words(m), t)
 
 
 @compiled(types.void(INT_ARRAY, FLOAT_ARRAY, INT, INT))
@@ -143,14 +157,14 @@ def leave_batch(m: IntArray, f: FloatArray, r: int, q: int) -> None:
 
 @compiled(types.void(INT_ARRAY, INT, INT))
 def forget(m: IntArray, r: int, q: int) -> None:
-    """`kernel_batching.forget`."""
-    batching_forget(words(m), r, q)
+    """`kernel_queues.forget`."""
+    queues_forget(words(m), r, q)
 
 
 @compiled(types.void(INT_ARRAY, INT, INT))
 def check_above(m: IntArray, u: int, number: int) -> None:
-    """`kernel_batching.check_above`."""
-    batching_check_above(words(m), u, number)
+    """`kernel_queues.check_above`."""
+    queues_check_above(words(m), u, number)
 
 
 @compiled(types.boolean(INT_ARRAY, INT, INT))

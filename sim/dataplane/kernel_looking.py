@@ -8,13 +8,16 @@ from __future__ import annotations
 from numba import types
 
 from sim.dataplane.engine import FloatArray, IntArray
-from sim.dataplane.kernel_batching import queue_at
 from sim.dataplane.kernel_layout import (
+    B_THROWN_BACK,
+    BACKLOG_WIDTH,
+    BACKLOGS_AT,
     LEVELS,
     NONE,
     NOW_NS,
     QUEUES,
     R_ACCEPTING,
+    R_BACKLOG,
     R_BUSY_NS,
     R_DRAIN_NS,
     R_DRAINING_BUSY_NS,
@@ -38,6 +41,7 @@ from sim.dataplane.kernel_layout import (
     STREAM_WIDTH,
     STREAMS,
     STREAMS_AT,
+    T_BACKLOG,
     T_COUNTERS,
     T_FLYING,
     T_FLYING_NS,
@@ -50,12 +54,13 @@ from sim.dataplane.kernel_layout import (
     U_LENGTH,
 )
 from sim.dataplane.kernel_parts import FLOATS, INT, INTS, NS_PER_US, compiled
+from sim.dataplane.kernel_queues import queue_at
 from sim.dataplane.kernel_steps import settle_all
 from sim.dataplane.layout import COUNTERS
 
 COUNTER_COUNT = len(COUNTERS)
 # Integer columns of a view by stream (besides the counters) and by replica; float columns by replica (besides the shares).
-STREAM_COLUMNS, REPLICA_COLUMNS, FLOAT_COLUMNS = 4, 13, 2
+STREAM_COLUMNS, REPLICA_COLUMNS, FLOAT_COLUMNS = 5, 14, 2
 
 
 @compiled(types.void(INTS, INTS, INT))
@@ -74,16 +79,17 @@ def look_at_replicas(m: IntArray, out: IntArray, count: int) -> None:
         out[row] = m[r + R_NUMBER]
         out[count + row] = m[r + R_SPEC]
         out[2 * count + row] = m[r + R_ACCEPTING]
-        out[3 * count + row] = m[r + R_OUTSTANDING] - m[r + R_RUNNING]
+        out[3 * count + row] = m[r + R_OUTSTANDING] + m[r + R_BACKLOG] - m[r + R_RUNNING]
         out[4 * count + row] = m[r + R_RUNNING]
         out[5 * count + row] = m[r + R_OUTSTANDING]
-        out[6 * count + row] = m[r + R_RESERVED]
-        out[7 * count + row] = m[r + R_USED]
-        out[8 * count + row] = busy_ns
-        out[9 * count + row] = draining_ns
-        out[10 * count + row] = m[r + R_STEPS]
-        out[11 * count + row] = m[r + R_PREFILL_TOKENS]
-        out[12 * count + row] = m[r + R_OUTPUT_TOKENS]
+        out[6 * count + row] = m[r + R_BACKLOG]
+        out[7 * count + row] = m[r + R_RESERVED]
+        out[8 * count + row] = m[r + R_USED]
+        out[9 * count + row] = busy_ns
+        out[10 * count + row] = draining_ns
+        out[11 * count + row] = m[r + R_STEPS]
+        out[12 * count + row] = m[r + R_PREFILL_TOKENS]
+        out[13 * count + row] = m[r + R_OUTPUT_TOKENS]
         row += 1
 
 
@@ -114,8 +120,11 @@ def look_at_streams(m: IntArray, out: IntArray, at: int) -> None:
         flying_ns = m[t + T_FLYING_NS] + m[t + T_FLYING] * (now_ns - m[t + T_FLYING_SINCE])
         out[at + stream] = m[t + T_QUEUED]
         out[at + streams + stream] = m[t + T_FLYING]
-        out[at + 2 * streams + stream] = m[t + T_QUEUED_US] + queued_ns // NS_PER_US
-        out[at + 3 * streams + stream] = m[t + T_FLYING_US] + flying_ns // NS_PER_US
+        out[at + 2 * streams + stream] = 0
+        if m[t + T_BACKLOG] != NONE:
+            out[at + 2 * streams + stream] = m[m[BACKLOGS_AT] + m[t + T_BACKLOG] * m[BACKLOG_WIDTH] + B_THROWN_BACK]
+        out[at + 3 * streams + stream] = m[t + T_QUEUED_US] + queued_ns // NS_PER_US
+        out[at + 4 * streams + stream] = m[t + T_FLYING_US] + flying_ns // NS_PER_US
         for counter in range(COUNTER_COUNT):
             out[counters + stream * COUNTER_COUNT + counter] = m[t + T_COUNTERS + counter]
     lengths = counters + COUNTER_COUNT * streams

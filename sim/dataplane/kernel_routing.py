@@ -10,19 +10,13 @@ from numba import types
 
 from sim.dataplane.engine import FloatArray, IntArray
 from sim.dataplane.kernel_accounts import (
-    change_in_flight,
     change_queued,
     hit,
     leave,
 )
+from sim.dataplane.kernel_backlogs import next_backlog
+from sim.dataplane.kernel_batcher import batcher_is_full
 from sim.dataplane.kernel_batching import (
-    check_above,
-    enqueue,
-    expire_heads,
-    first_waiting,
-    fits,
-    has_room,
-    queue_at,
     start_step,
 )
 from sim.dataplane.kernel_layout import (
@@ -34,40 +28,25 @@ from sim.dataplane.kernel_layout import (
     BY_TWO_DRAWS,
     CHOICE,
     COUNTS_AT,
-    FREE_SLOT,
+    FAR,
     IN_TURN,
     LAST_PICK,
     LEVELS,
     NONE,
-    NOW_NS,
-    Q_ADMITTED_NS,
-    Q_ARRIVAL_NS,
+    OFFERED,
     Q_ATTEMPT,
-    Q_CACHED,
     Q_DEADLINE_NS,
-    Q_DECODE_SHARE_NS,
-    Q_DISPATCHED_NS,
-    Q_FIRST_NS,
-    Q_GENERATED,
     Q_LEVEL,
-    Q_NEXT,
-    Q_NUMBER,
-    Q_OUTPUT,
-    Q_PREEMPTIONS,
-    Q_PREFILL_SHARE_NS,
-    Q_PREFILLED,
-    Q_PROMPT,
-    Q_REPLICA,
-    Q_SESSION,
     Q_STARTED,
     Q_STREAM,
     Q_TAG,
-    Q_TURN,
     Q_WAITED,
     QUEUE_CHANGED,
     QUEUED,
     QUEUES,
     R_ACCEPTING,
+    R_ASKS,
+    R_BACKLOG,
     R_DECODING,
     R_INDEX,
     R_LEFT,
@@ -79,18 +58,15 @@ from sim.dataplane.kernel_layout import (
     REPLICA_WIDTH,
     REPLICAS_AT,
     REPLICAS_USED,
-    REQUESTS,
     ROUTER,
+    S_BACKLOG_SEATS,
     S_SEATS,
     SPEC_WIDTH,
     SPECS_AT,
     STREAM_WIDTH,
     STREAMS,
     STREAMS_AT,
-    T_COUNTERS,
-    T_LEVEL,
     T_QUEUE,
-    T_TIMEOUT_NS,
     U_LENGTH,
     U_LISTS,
     U_MOST,
@@ -112,12 +88,12 @@ from sim.dataplane.kernel_parts import (
     slot_at,
     slot_of,
 )
+from sim.dataplane.kernel_queues import check_above, enqueue, expire_heads, first_waiting, fits, has_room, queue_at
 from sim.dataplane.kernel_steps import (
     passed_ns,
     wake_after,
 )
 from sim.dataplane.layout import (
-    ARRIVED,
     NEVER_NS,
     REJECTED_FULL,
     ROUTER_FIRST_DRAW,
@@ -154,7 +130,7 @@ def choose(m: IntArray, q: int) -> int:
             return NONE
         return least_leaf(m, m[COUNTS_AT], m[REPLICA_CAPACITY])
     count, best, first, after = 0, NONE, NONE, NONE
-    column = R_RESERVED if router == BY_RESERVED else R_OUTSTANDING
+    least = FAR
     for index in range(m[REPLICAS_USED]):
         r = replicas + index * width
         if is_candidate(m, r, q):
@@ -163,8 +139,9 @@ def choose(m: IntArray, q: int) -> int:
                 first = index
             if after == NONE and index > m[LAST_PICK]:
                 after = index
-            if best == NONE or m[r + column] < m[replicas + best * width + column]:
-                best = index
+            load = m[r + R_RESERVED] if router == BY_RESERVED else m[r + R_OUTSTANDING] + m[r + R_BACKLOG]
+            if load < least:
+                best, least = index, load
     if count == 0:
         return NONE
     if router in (BY_OUTSTANDING, BY_RESERVED):
@@ -181,7 +158,8 @@ def choose(m: IntArray, q: int) -> int:
     two = int(mix(m[q + Q_TAG], m[q + Q_ATTEMPT], ROUTER_SECOND_DRAW) % np.uint64(count - 1))
     two += two >= one
     low, high = nth_candidate(m, q, min(one, two)), nth_candidate(m, q, max(one, two))
-    more = m[replicas + low * width + R_OUTSTANDING] > m[replicas + high * width + R_OUTSTANDING]
+    a, b = replicas + low * width, replicas + high * width
+    more = m[a + R_OUTSTANDING] + m[a + R_BACKLOG] > m[b + R_OUTSTANDING] + m[b + R_BACKLOG]
     return high if more else low
 
 
@@ -191,7 +169,9 @@ def touch(m: IntArray, r: int) -> None:
     index = m[r + R_INDEX]
     set_leaf(m, m[WAKES_AT], m[REPLICA_CAPACITY], index, m[r + R_WAKE_NS])
     if m[ROUTER] == BY_OUTSTANDING and m[UNIFORM]:
-        set_leaf(m, m[COUNTS_AT], m[REPLICA_CAPACITY], index, m[r + R_OUTSTANDING] if has_room(m, r) else NEVER_NS)
+        set_leaf(
+            m, m[COUNTS_AT], m[REPLICA_CAPACITY], index, m[r + R_OUTSTANDING] + m[r + R_BACKLOG] if has_room(m, r) else NEVER_NS
+        )
 
 
 @compiled(types.void(INTS, INT))
@@ -217,16 +197,22 @@ def watch_all_heads(m: IntArray) -> None:
             touch(m, r)
 
 
-@compiled(types.void(INTS, FLOATS, INT, INT))
-def give(m: IntArray, f: FloatArray, index: int, q: int) -> None:
+@compiled(types.void(INTS, FLOATS, INT, INT, types.boolean))
+def give(m: IntArray, f: FloatArray, index: int, q: int, is_new: bool) -> None:
     """Put a request on a replica, which starts a step, or ends its run at the next boundary if it could admit the request there."""
     r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
     m[LAST_PICK] = index
+    if is_new and batcher_is_full(m, r, q):
+        change_queued(m, m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH, -1)
+        leave(m, q, REJECTED_FULL)
+        return
     enqueue(m, r, q)
     if m[r + R_LEFT] == 0:
         start_step(m, f, r)
-    elif first_waiting(m, r) == slot_of(m, q) and m[r + R_DECODING] < m[m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH + S_SEATS]:
-        wake_after(m, r, passed_ns(m, r))
+    elif first_waiting(m, r) == slot_of(m, q):
+        seats = m[m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH + S_SEATS]
+        if m[r + R_DECODING] < seats or m[r + R_BACKLOG] > 0:
+            wake_after(m, r, passed_ns(m, r))
     if m[UNIFORM] == 0 and m[QUEUED] > 0:
         watch_heads(m, r)
     touch(m, r)
@@ -262,50 +248,17 @@ def wait(m: IntArray, q: int) -> None:
     check_above(m, u, number)
 
 
-@compiled(INT(INTS, INT, INT, INT, INT, INT, INT, INT, INT, INT))
-def arrive(
-    m: IntArray,
-    prompt: int,
-    output: int,
-    stream: int,
-    session: int,
-    turn: int,
-    prefix: int,
-    prefix_tokens: int,
-    deadline_ns: int,
-    tag: int,
-) -> int:
-    """A request comes into the system; returns its address, NONE if no replica could ever hold it."""
-    q, now_ns = slot_at(m, m[FREE_SLOT]), m[NOW_NS]
-    m[FREE_SLOT] = m[q + Q_NEXT]
-    t = m[STREAMS_AT] + stream * STREAM_WIDTH
-    if deadline_ns == 0:
-        timeout_ns = m[t + T_TIMEOUT_NS]
-        deadline_ns = now_ns + timeout_ns if timeout_ns < NEVER_NS - now_ns else NEVER_NS
-    m[q + Q_NUMBER] = m[REQUESTS]
-    m[REQUESTS] += 1
-    m[q + Q_ARRIVAL_NS] = now_ns
-    m[q + Q_DEADLINE_NS] = deadline_ns
-    m[q + Q_STREAM] = stream
-    m[q + Q_LEVEL] = m[t + T_LEVEL]
-    m[q + Q_PROMPT] = prompt
-    m[q + Q_OUTPUT] = output
-    m[q + Q_CACHED] = min(prefix_tokens, prompt - 1) if prefix == 0 else 0
-    m[q + Q_STARTED] = 0
-    m[q + Q_GENERATED] = 0
-    m[q + Q_PREFILLED] = 0
-    m[q + Q_FIRST_NS] = -1
-    m[q + Q_REPLICA] = NONE
-    m[q + Q_ATTEMPT] = 1
-    m[q + Q_PREEMPTIONS] = 0
-    m[q + Q_SESSION] = session
-    m[q + Q_TURN] = turn
-    m[q + Q_TAG] = tag
-    m[q + Q_PREFILL_SHARE_NS] = 0
-    m[q + Q_DECODE_SHARE_NS] = 0
-    m[q + Q_DISPATCHED_NS] = -1
-    m[q + Q_ADMITTED_NS] = -1
-    m[q + Q_WAITED] = 0
-    m[t + T_COUNTERS + ARRIVED] += 1
-    change_in_flight(m, t, 1)
-    return q
+@compiled(types.void(INTS, FLOATS))
+def offer_to_next(m: IntArray, f: FloatArray) -> None:
+    """A backlog that was empty has something: the next replica takes it at once if it is idle, or looks at its next step."""
+    index = m[OFFERED]
+    m[OFFERED] = index + 1 if index + 1 < m[REPLICAS_USED] else NONE
+    r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
+    if m[r + R_ACCEPTING] == 0 or m[m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH + S_BACKLOG_SEATS] == 0:
+        return
+    m[r + R_ASKS] = 1
+    if m[r + R_LEFT] > 0:
+        wake_after(m, r, passed_ns(m, r))
+    elif next_backlog(m, m[r + R_SPEC]) != NONE:
+        start_step(m, f, r)
+    touch(m, r)

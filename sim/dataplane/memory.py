@@ -6,10 +6,10 @@ import numpy as np
 
 from sim.dataplane import kernel_layout as k
 from sim.dataplane.engine import FloatArray, IntArray, PlaneConfig
-from sim.dataplane.layout import FRAGMENT_TOKENS, NEVER_NS
+from sim.dataplane.layout import NEVER_NS
 from sim.policies.routers import POWER_OF_TWO, RANDOM, ROUND_ROBIN, LeastKv, Router
 
-FIRST_REPLICAS, FIRST_SLOTS, FIRST_SEATS, SPARE_RECORDS = 8, 256, 64, 4_096
+FIRST_REPLICAS, FIRST_SLOTS, FIRST_SEATS, SPARE_RECORDS, SPARE_ROWS = 8, 256, 64, 4_096, 1_024
 MECHANISMS = {ROUND_ROBIN: k.IN_TURN, RANDOM: k.BY_DRAW, POWER_OF_TWO: k.BY_TWO_DRAWS}
 STEP_FIELDS = {
     k.S_LINEAR: "linear_ns",
@@ -45,8 +45,11 @@ class Memory:
     def __init__(self, config: PlaneConfig, clients: int) -> None:
         self.config, self.clients = config, clients
         self.levels = {priority: level for level, priority in enumerate(config.levels)}
-        self.replica_width = k.R_LISTS + 2 * len(self.levels) + 2 * len(config.streams)
+        self.replica_width = k.R_LISTS + 4 * len(self.levels) + 2 * len(config.streams)
         self.queue_width = k.U_LISTS + 2 * len(self.levels)
+        # One step may take as many rows of a backlog as there are seats.
+        self.backlog_need = max((spec.seats for spec in config.specs if spec.takes_backlogs), default=0) if config.backlogs else 0
+        self.backlog_rows = self.backlog_need + SPARE_ROWS
         self.replicas, self.slots = FIRST_REPLICAS, FIRST_SLOTS
         self.heap = min(FIRST_SEATS, max((spec.seats for spec in config.specs), default=1))
         self.m: IntArray
@@ -63,8 +66,10 @@ class Memory:
         return {
             k.SPECS_AT: specs * k.SPEC_WIDTH,
             k.ACCEPTS_AT: specs * streams,
+            k.BATCHES_AT: sum(len(table) for table in self._tables().values()),
             k.STREAMS_AT: streams * k.STREAM_WIDTH,
             k.QUEUES_AT: len(config.max_queue) * self.queue_width,
+            k.BACKLOGS_AT: len(config.backlogs) * self.backlog_width,
             k.HISTOGRAMS_AT: streams * k.HISTOGRAM_WIDTH,
             k.RING_AT: 2 * (config.ring_s + 1),
             k.HITS_AT: (2 * streams + 4 * len(config.max_queue) + 8) * k.HIT_WIDTH,
@@ -75,6 +80,7 @@ class Memory:
             k.HEAPS_AT: self.replicas * self.heap,
             k.WAKES_AT: 2 * self.replicas,
             k.COUNTS_AT: 2 * self.replicas,
+            k.TIMERS_AT: 2 * self.replicas,
             k.RECORDS_AT: self.records * k.RECORD_WIDTH if config.records else 0,
             k.SLOTS_AT: self.slots * k.SLOT_WIDTH,
         }
@@ -96,6 +102,7 @@ class Memory:
         self.m[k.HEAP_CAPACITY], self.m[k.RECORD_CAPACITY] = self.heap, self.records
         self.region(k.WAKES_AT)[:] = NEVER_NS
         self.region(k.COUNTS_AT)[:] = NEVER_NS
+        self.region(k.TIMERS_AT)[:] = NEVER_NS
         self.rows()[:, k.R_NUMBER] = k.NONE
         self.rows()[:, [k.R_WAKE_NS, k.R_TIMER_NS]] = NEVER_NS
 
@@ -103,6 +110,11 @@ class Memory:
         """The words of a region."""
         at = int(self.m[word])
         return self.m[at : at + self.sizes[word]]
+
+    @property
+    def backlog_width(self) -> int:
+        """Words of a backlog with its rows at hand."""
+        return k.B_ROWS + self.backlog_rows * k.ROW_WIDTH
 
     def rows(self) -> IntArray:
         """The replicas as a table."""
@@ -113,8 +125,7 @@ class Memory:
         for word, value in {
             k.NOW_NS: config.start_ns,
             k.ROUTER: mechanism(config.router),
-            k.UNIFORM: len({(spec.streams, min(spec.kv_tokens - FRAGMENT_TOKENS, spec.max_model_len)) for spec in config.specs})
-            < 2,
+            k.UNIFORM: len({(spec.streams, spec.longest) for spec in config.specs}) < 2,
             k.LAST_PICK: -1,
             k.RECORD_ONE_IN: config.records,
             k.SPECS: len(config.specs),
@@ -125,12 +136,15 @@ class Memory:
             k.CLIENT_LEAVES: _power_of_two(self.clients),
             k.REPLICA_WIDTH: self.replica_width,
             k.FREE_SLOT: k.NONE,
-            k.TIMER_NS: NEVER_NS,
             k.RING_S: config.ring_s,
             k.RING_LAST_NS: config.start_ns,
             k.UNDECIDED: k.NONE,
             k.CHOICE: k.UNKNOWN,
             k.STEPPED: k.FAR,
+            k.BACKLOGS: len(config.backlogs),
+            k.BACKLOG_WIDTH: self.backlog_width,
+            k.BACKLOG_NEED: self.backlog_need,
+            k.OFFERED: k.NONE,
         }.items():
             m[word] = value
         self.region(k.CLIENT_TIMES_AT)[:] = NEVER_NS
@@ -140,8 +154,28 @@ class Memory:
         queues[:] = k.NONE
         queues[:, k.U_MOST] = config.max_queue
         queues[:, [k.U_LENGTH, k.U_WATCH_NOBODY]] = 0
+        backlogs = self.region(k.BACKLOGS_AT).reshape(-1, self.backlog_width)
+        backlogs[:, k.B_STREAM] = config.backlogs
+        backlogs[:, k.B_FINISHED] = 1
+        backlogs[:, [k.B_LIST, k.B_LIST_END]] = k.NONE
+
+    def _tables(self) -> dict[tuple[int, int], list[int]]:
+        """Of every batcher, by spec and word: which sizes are preferred, and the measured times; both by size."""
+        tables = {}
+        for number, spec in enumerate(self.config.specs):
+            if spec.batcher is not None:
+                sizes = spec.batcher.sizes(spec.token_budget)
+                tables[number, k.S_PREFERRED] = [int(size in sizes) for size in range(spec.token_budget + 1)]
+                if times := self.config.steps[spec.kind].batch_fx:
+                    tables[number, k.S_TIMES] = [0, *times]
+        return tables
 
     def _fill_specs(self) -> None:
+        places, place = {}, 0
+        for key, table in self._tables().items():
+            places[key] = place
+            self.region(k.BATCHES_AT)[place : place + len(table)] = table
+            place += len(table)
         at = int(self.m[k.SPECS_AT])
         for number, spec in enumerate(self.config.specs):
             row, step = at + number * k.SPEC_WIDTH, self.config.steps[spec.kind]
@@ -151,10 +185,19 @@ class Memory:
                 k.S_KV: spec.kv_tokens,
                 k.S_WATERMARK: spec.watermark_tokens,
                 k.S_MOST: spec.max_outstanding,
-                k.S_LONGEST: min(spec.kv_tokens - FRAGMENT_TOKENS, spec.max_model_len),
+                k.S_LONGEST: spec.longest,
                 k.S_NET_NS: spec.net_ns,
                 k.S_SLOPE_FX: step.slope_fx,
+                k.S_BACKLOG_SEATS: spec.backlog_seats if spec.takes_backlogs else 0,
             }
+            if spec.batcher is not None:
+                words |= {
+                    k.S_BATCHER: 1,
+                    k.S_DELAY_NS: spec.batcher.max_delay_ns,
+                    k.S_LARGEST: spec.batcher.sizes(spec.token_budget)[-1],
+                    k.S_PREFERRED: places[number, k.S_PREFERRED],
+                    k.S_TIMES: places.get((number, k.S_TIMES), k.NONE),
+                }
             for word, value in words.items():
                 self.m[row + word] = value
             for word, name in STEP_FIELDS.items():
@@ -171,6 +214,8 @@ class Memory:
             row[k.T_ATTEMPTS], row[k.T_TIMEOUT_NS] = rules.max_attempts, rules.queue_timeout_ns
             row[k.T_TTFT_NS], row[k.T_TPOT_NS], row[k.T_E2E_NS] = rules.ttft_ns, rules.tpot_ns, rules.e2e_ns
             row[k.T_LONGEST] = self.config.longest(number)
+            row[k.T_BACKLOG] = self.config.backlogs.index(number) if rules.backlog else k.NONE
+            row[k.T_BATCHER_QUEUE], row[k.T_LATE_WAITS] = rules.batcher_queue, rules.late_waits
         streams[:, [k.T_QUEUED_SINCE, k.T_FLYING_SINCE]] = self.config.start_ns
 
     def _link(self, first: int) -> None:
@@ -191,7 +236,7 @@ class Memory:
             was = old[old[word] : old[word] + size]
             if word == k.HEAPS_AT:
                 self.region(word).reshape(self.replicas, self.heap)[: len(was) // old_heap, :old_heap] = was.reshape(-1, old_heap)
-            elif word in (k.WAKES_AT, k.COUNTS_AT):
+            elif word in (k.WAKES_AT, k.COUNTS_AT, k.TIMERS_AT):
                 self._plant(word, was[size // 2 :])
             else:
                 self.region(word)[:size] = was

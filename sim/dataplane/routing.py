@@ -28,6 +28,6 @@ def choose(router: Router, request: Request, candidates: list[Replica], last_pic
         first = mix64(request.tag, request.attempt, layout.ROUTER_FIRST_DRAW) % len(candidates)
         second = mix64(request.tag, request.attempt, layout.ROUTER_SECOND_DRAW) % (len(candidates) - 1)
         second += second >= first
-        return min(candidates[first], candidates[second], key=lambda replica: (replica.outstanding, replica.index))
+        return min(candidates[first], candidates[second], key=lambda replica: (replica.load, replica.index))
     params = router.params()
     return min(candidates, key=lambda replica: (round(router.score(replica.features(), params), 9), replica.index))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import simpy
 
-from sim.dataplane.engine import ReplicaSpec, ReplicaTotals
+from sim.dataplane.engine import ReplicaSpec, ReplicaTotals, StreamRules
+from sim.dataplane.layout import FRAGMENT_TOKENS, NEVER_NS
 from sim.perf.steptime import StepModel
 
 
@@ -24,6 +25,7 @@ class Request:
 
     `need_tokens` is what its prefill must compute (the prompt, and tokens generated before a preemption), `prefilled` how much of
     it is done since the last admission. `started` means admitted anywhere, ever. `level` is its priority, 0 for the highest.
+    `backlog` means it came from a backlog; `late_waits` that its deadline does not make it leave.
     `waited` says what has kept it waiting, in the bits of `layout.WAITED_FOR_...`.
     """
 
@@ -32,6 +34,7 @@ class Request:
         "admitted_ns",
         "arrival_ns",
         "attempt",
+        "backlog",
         "cached_tokens",
         "client",
         "closed",
@@ -41,6 +44,7 @@ class Request:
         "finish_count",
         "first_token_ns",
         "generated",
+        "late_waits",
         "level",
         "need_tokens",
         "number",
@@ -59,11 +63,14 @@ class Request:
         "waited",
     )
 
-    def __init__(self, number: int, arrival_ns: int, row: tuple[int, ...], closed: bool, deadline_ns: int, level: int) -> None:
+    def __init__(
+        self, number: int, arrival_ns: int, row: tuple[int, ...], closed: bool, deadline_ns: int, rules: StreamRules, level: int
+    ) -> None:
         _, prompt_tokens, output_tokens, stream, client, session, turn, prefix, prefix_tokens, _, tag = row
         self.number, self.arrival_ns, self.closed, self.deadline_ns, self.level = number, arrival_ns, closed, deadline_ns, level
         self.prompt_tokens, self.output_tokens, self.stream, self.tag = prompt_tokens, output_tokens, stream, tag
         self.client, self.session, self.turn = client, session, turn
+        self.backlog, self.late_waits = False, rules.late_waits
         self.cached_tokens = min(prefix_tokens, prompt_tokens - 1) if prefix == 0 else 0
         self.attempt, self.preemptions, self.started, self.waited = 1, 0, False, 0
         self.dispatched_ns = self.admitted_ns = -1
@@ -85,17 +92,23 @@ class Replica:
 
     `used` is the KV in use, `context` the sum of decode contexts. `decode_count` counts decode steps; a sequence is finished when
     it reaches the sequence's `finish_count`. `decode_share_ns` is the cumulative time share of one decoding sequence.
+    `outstanding` counts routed requests, `backlog` those in its batch that come from a backlog. `asks` means that it looks into
+    the backlogs at its next step: something has left, or there is something new. A batcher has late requests and a timer, too.
     """
 
     def __init__(self, index: int, totals: ReplicaTotals, spec: ReplicaSpec, step: StepModel, levels: int) -> None:
         self.index, self.number, self.spec, self.step, self.totals = index, totals.replica, spec, step, totals
         self.accepting = True
         self.waiting: list[deque[Request]] = [deque() for _ in range(levels)]
+        self.late: list[deque[Request]] = [deque() for _ in range(levels)]
+        self.look_again_ns = NEVER_NS
+        self.timer: At | None = None
+        self.asks = True
         self.partial: Request | None = None
         self.decoding: list[tuple[int, int, Request]] = []  # heap of (finish count, admission, request)
         self.decoding_by_stream = [0] * len(totals.shares_ns)
         self.chunks: list[tuple[Request, int]] = []  # prefill chunks of the step in flight
-        self.outstanding = self.running = self.reserved = self.used = self.context = 0
+        self.outstanding = self.backlog = self.running = self.reserved = self.used = self.context = 0
         self.admissions = self.decode_count = 0
         self.step_end: At | None = None
         self.step_start_ns = self.step_fx = self.fraction_fx = self.s_twice = self.n_out = 0
@@ -106,13 +119,39 @@ class Replica:
         """Whether another request may come here."""
         return self.accepting and self.outstanding < self.spec.max_outstanding
 
+    @property
+    def load(self) -> int:
+        """Requests waiting and running here, those of backlogs included: what routers balance."""
+        return self.outstanding + self.backlog
+
+    def takes(self, request: Request) -> bool:
+        """Whether a request could ever run here."""
+        return self.spec.accepts(request.stream) and request.tokens <= self.spec.longest
+
+    def batcher_is_full(self, level: int, most: int) -> bool:
+        """Whether as many requests of a level wait here as a batcher allows."""
+        return self.spec.batcher is not None and len(self.waiting[level]) + len(self.late[level]) >= most
+
+    def room(self, running: int) -> int:
+        """KV tokens that may be in use after an admission beside so many running requests."""
+        return self.spec.kv_tokens - (self.spec.watermark_tokens if running else 0)
+
+    def used_by_tokens(self, tokens: int) -> int:
+        """KV tokens that a request of so many tokens takes, with half a block of fragmentation; a batcher has no such cache."""
+        return tokens + FRAGMENT_TOKENS if self.spec.batcher is None else 0
+
+    def used_by(self, decoding: Request) -> int:
+        """KV tokens that a decoding request takes now."""
+        generated = decoding.output_tokens - (decoding.finish_count - self.decode_count)
+        return self.used_by_tokens(decoding.prompt_tokens + generated)
+
     def is_empty(self) -> bool:
         """Whether it has nothing to do."""
         return self.step_end is None and not self.outstanding
 
     def all_waiting(self) -> Iterator[Request]:
         """The waiting requests, level by level."""
-        for level in self.waiting:
+        for level in (*self.waiting, *self.late):
             yield from level
 
     def all_running(self) -> list[Request]:
@@ -121,8 +160,8 @@ class Replica:
 
     def features(self) -> tuple[float, ...]:
         """What a router may look at, in the order of `policies.routers.FEATURES`."""
-        spec, waiting = self.spec, self.outstanding - self.running
-        return (self.outstanding, waiting, self.running, self.reserved, spec.kv_tokens, spec.seats, spec.weight)
+        spec, waiting = self.spec, self.outstanding + self.backlog - self.running
+        return (self.load, waiting, self.running, self.reserved, spec.kv_tokens, spec.seats, spec.weight)
 
     def account_busy(self, elapsed_ns: int) -> None:
         """Count time stepping since the start of the step, split at the drain order."""

@@ -56,6 +56,8 @@ class StepModel:
     fixed_ns : per step (launches, all-reduce latency, engine). sequence_ns : per sampled sequence (engine).
     tdp_w : power limit of the whole replica. base_w : power of an engine that steps, before memory and compute terms.
     weights_j, token_j, head_j, attention_j, context_j : energy per step, n, n_out, S and C above `base_w`.
+    batch_fx : for a model that is served in whole batches: measured time of a batch of n items at n - 1, in fixed point; it replaces
+        the formula. Empty for the formula.
     validity : "fitted", "transferred" or "assumed", of the parameters behind the constants.
 
     Examples
@@ -81,6 +83,7 @@ class StepModel:
     head_j: float = 0.0
     attention_j: float = 0.0
     context_j: float = 0.0
+    batch_fx: tuple[int, ...] = ()
     validity: str = "assumed"
 
     @property
@@ -96,6 +99,8 @@ class StepModel:
         n, n_out : tokens processed and sequences sampled in the step.
         s_twice : 2 S, an integer: sum over chunks of p (2 c + p).
         """
+        if self.batch_fx:
+            return self.batch_fx[n - 1], self.slope_fx, NO_LIMIT
         compute = self.linear_ns * n + self.head_ns * n_out
         read = self.weights_ns
         roof = compute + self.overlap * read if compute > read else read + self.overlap * compute

@@ -1,7 +1,8 @@
 """Random scenarios for engines: a plane, its arrivals, what control does to it, and a player that records everything seen.
 
 Two fifths of the scenarios lie on one lattice (every boundary, arrival, deadline and action at a whole millisecond), because ties
-in time are all but invisible elsewhere.
+in time are all but invisible elsewhere. Some have replicas that batch, for some or all of the streams, and backlogs that are
+submitted at any time.
 """
 
 from __future__ import annotations
@@ -16,26 +17,41 @@ from engine_kit import MS, OFFSET_400_DAYS_NS
 from hypothesis import strategies as st
 from play import Clients
 
-from sim.dataplane.engine import UNLIMITED, DataPlane, Hit, PlaneConfig, ReplicaSpec, ReplicaTotals, StreamRules, View, Watch
+from sim.dataplane.engine import (
+    UNLIMITED,
+    Batcher,
+    DataPlane,
+    Hit,
+    PlaneConfig,
+    ReplicaSpec,
+    ReplicaTotals,
+    StreamRules,
+    View,
+    Watch,
+)
 from sim.dataplane.layout import NEVER_NS
 from sim.domain.traffic import NO_DEADLINE, RequestBlock
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import FRACTION_BITS, StepModel
 from sim.policies.routers import LeastKv, LeastOutstanding, PowerOfTwo, Random, RoundRobin
 
 ROUTERS = (LeastOutstanding, LeastKv, RoundRobin, Random, PowerOfTwo)
-ADD, DRAIN, KILL, KILL_TWO, VIEW, WATCH = "add", "drain", "kill", "kill two", "view", "watch"
+ADD, DRAIN, KILL, KILL_TWO, VIEW, WATCH, SUBMIT = "add", "drain", "kill", "kill two", "view", "watch", "submit"
 Tables = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class Action:
-    """One thing control does: `choice` picks a spec (add), a living replica (drain, kill) or a subject (watch), modulo how many."""
+    """One thing control does: `choice` picks a spec (add), a living replica (drain, kill) or a subject (watch), modulo how many.
+
+    `rows` are the blocks of a backlog that is submitted to stream `choice`.
+    """
 
     at_ns: int
     kind: str
     choice: int = 0
     reason: Watch = Watch.QUEUE_ABOVE
     level: int = 0
+    rows: tuple[RequestBlock, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,10 +116,34 @@ def _spec(rng: random.Random, kinds: int, streams: int, mixed: bool) -> ReplicaS
         kv_tokens=rng.choice([40, 60, 90, 150, 10_000]),
         watermark_tokens=rng.choice([1, 1, 4, 20]),
         max_model_len=rng.choice([UNLIMITED, UNLIMITED, 50]),
+        backlog_seats=rng.choice([UNLIMITED, UNLIMITED, 0, 1, 3]),
         max_outstanding=rng.choice([1, 2, seats, 2 * seats, UNLIMITED]),
         streams=frozenset(rng.sample(range(streams), rng.randint(1, streams))) if mixed and rng.random() < 0.4 else frozenset(),
         net_ns=rng.choice([0, 0, 12_345]),
         weight=rng.choice([1.0, 2.0]),
+    )
+
+
+def _batcher_step(rng: random.Random, lattice: bool) -> StepModel:
+    """By a table of 20 batch sizes, or by the formula."""
+    if rng.random() < 0.5:
+        return _step(rng, lattice)
+    times_ns = [MS * rng.randint(1, 3) if lattice else rng.randint(1_000, 4_000_000) for _ in range(20)]
+    return StepModel(base_w=200.0, token_j=0.002, tdp_w=300.0, batch_fx=tuple(time_ns << FRACTION_BITS for time_ns in times_ns))
+
+
+def _batcher_spec(rng: random.Random, kind: int, streams: frozenset[int], lattice: bool) -> ReplicaSpec:
+    most = rng.choice([1, 2, 4, 9, 20])
+    preferred = tuple(rng.sample(range(1, most + 1), rng.randint(0, min(most, 2))))
+    return ReplicaSpec(
+        kind=kind,
+        seats=1,
+        token_budget=most,
+        kv_tokens=0,
+        max_outstanding=rng.choice([1, 2, 8, UNLIMITED, UNLIMITED]),
+        streams=streams,
+        net_ns=rng.choice([0, 12_345]),
+        batcher=Batcher(preferred, rng.choice([0, MS, _moment(rng, 6 * MS, lattice)])),
     )
 
 
@@ -120,6 +160,9 @@ def _rules(rng: random.Random, queues: int, priorities: int, lattice: bool) -> S
         ttft_ns=rng.choice([NEVER_NS, 5 * MS, 20 * MS]),
         tpot_ns=rng.choice([NEVER_NS, MS]),
         e2e_ns=rng.choice([NEVER_NS, 15 * MS]),
+        backlog=rng.random() < 0.5,
+        batcher_queue=rng.choice([UNLIMITED, UNLIMITED, 0, 2]),
+        late_waits=rng.random() < 0.3,
     )
 
 
@@ -140,9 +183,41 @@ def _arrivals(rng: random.Random, requests: int, span_ns: int, streams: int, lat
     )
 
 
-def _clients(rng: random.Random, stream: int, lattice: bool) -> Clients:
+def _for_batchers(rng: random.Random, arrivals: RequestBlock, batched: frozenset[int]) -> RequestBlock:
+    """The same arrivals, in which those of some streams are a few items with one answer."""
+    here = np.isin(arrivals.stream, sorted(batched))
+    items = [rng.choice([1, 1, 2, 3, 9, 21]) for _ in range(len(arrivals))]
+    return arrivals.with_columns(
+        prompt_tokens=np.where(here, items, arrivals.prompt_tokens), output_tokens=np.where(here, 1, arrivals.output_tokens)
+    )
+
+
+def _submission(rng: random.Random, plane: PlaneConfig, end_ns: int, lattice: bool) -> Action | None:
+    """A backlog in a few blocks, whose rows fit everywhere."""
+    streams = [stream for stream in plane.backlogs if plane.longest_in_backlog(stream) > 1]
+    if not streams:
+        return None
+    stream, blocks = rng.choice(streams), []
+    most = min(plane.longest_in_backlog(stream), 60)
+    for _ in range(rng.randint(0, 3)):
+        prompts = [rng.randint(1, rng.choice([min(3, most - 1), most - 1])) for _ in range(rng.choice([0, 1, 5, 30]))]
+        blocks.append(
+            RequestBlock.of(
+                arrival_ns=[0] * len(prompts),
+                prompt_tokens=prompts,
+                output_tokens=[rng.randint(1, most - prompt) for prompt in prompts],
+                client=[rng.randrange(5) for _ in prompts],
+                prefix_tokens=[rng.choice([0, 0, 5]) for _ in prompts],
+                tag=[rng.getrandbits(64) for _ in prompts],
+            )
+        )
+    return Action(_moment(rng, end_ns, lattice), SUBMIT, stream, rows=tuple(blocks))
+
+
+def _clients(rng: random.Random, stream: int, lattice: bool, batched: bool) -> Clients:
     def row() -> tuple[int, int, int]:
-        return rng.choice([0, _moment(rng, 5 * MS, lattice)]), rng.randint(1, 30), rng.randint(1, 12)
+        pause_ns = rng.choice([0, _moment(rng, 5 * MS, lattice)])
+        return (pause_ns, rng.randint(1, 4), 1) if batched else (pause_ns, rng.randint(1, 30), rng.randint(1, 12))
 
     return Clients([[row() for _ in range(rng.randint(0, 6))] for _ in range(rng.randint(1, 4))], stream, rng.choice([1, 2, 5]))
 
@@ -161,13 +236,21 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     actions = draw(st.integers(0, 12), label="actions")
     streams = draw(st.integers(1, 3), label="streams")
     mixed = draw(st.booleans(), label="mixed")
+    batched = frozenset(draw(st.sets(st.integers(0, streams - 1)), label="batched")) if draw(st.booleans()) else frozenset()
+    submissions = draw(st.integers(0, 3), label="submissions")
     rng = random.Random(draw(st.integers(0, 2**32), label="seed"))
     kinds, queues, priorities = rng.randint(1, 2) if mixed else 1, rng.choice([1, 1, streams]), rng.choice([1, 1, 2, 3])
     span_ns = rng.choice([0, 5, 40, 150]) * MS
     end_ns = max(span_ns, MS) * rng.choice([1, 2])
     specs = tuple(_spec(rng, kinds, streams, mixed) for _ in range(rng.randint(1, 3) if mixed else 1))
+    steps = tuple(_step(rng, lattice) for _ in range(kinds))
+    if batched:
+        others = frozenset(range(streams)) - batched
+        specs = tuple(replace(spec, streams=(spec.streams & others) or others) for spec in specs) if others else ()
+        specs += tuple(_batcher_spec(rng, kinds, batched, lattice) for _ in range(rng.randint(1, 2) if mixed else 1))
+        steps += (_batcher_step(rng, lattice),)
     plane = PlaneConfig(
-        steps=tuple(_step(rng, lattice) for _ in range(kinds)),
+        steps=steps,
         specs=specs,
         streams=tuple(_rules(rng, queues, priorities, lattice) for _ in range(streams)),
         max_queue=tuple(rng.choice([0, 1, 3, UNLIMITED, UNLIMITED]) for _ in range(queues)),
@@ -176,12 +259,15 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         ring_s=rng.choice([0, 1, 3]),
         start_ns=rng.choice([0, OFFSET_400_DAYS_NS]),
     )
+    client_stream = rng.randrange(streams)
+    acts = [_action(rng, end_ns, lattice) for _ in range(actions)]
+    acts += [act for _ in range(submissions) if (act := _submission(rng, plane, end_ns, lattice)) is not None]
     return Scenario(
         plane=plane,
-        arrivals=_arrivals(rng, requests, span_ns, streams, lattice),
-        clients=_clients(rng, rng.randrange(streams), lattice) if rng.random() < 0.3 else None,
+        arrivals=_for_batchers(rng, _arrivals(rng, requests, span_ns, streams, lattice), batched),
+        clients=_clients(rng, client_stream, lattice, client_stream in batched) if rng.random() < 0.3 else None,
         replicas=tuple(rng.randrange(len(specs)) for _ in range(rng.randint(0, 4))),
-        actions=tuple(sorted((_action(rng, end_ns, lattice) for _ in range(actions)), key=lambda action: action.at_ns)),
+        actions=tuple(sorted(acts, key=lambda action: action.at_ns)),
         end_ns=end_ns,
         block_size=rng.choice([1, 2, 7, 65_536]),
         rescue=rng.random() < 0.5,
@@ -279,6 +365,8 @@ class Player:
         plane, t_ns, living, scenario = self.plane, self.plane.now_ns, self.living, self.scenario
         if action.kind == ADD:
             self._add(action.choice % len(scenario.plane.specs))
+        elif action.kind == SUBMIT:
+            plane.submit(t_ns, action.choice, action.rows)
         elif action.kind == VIEW:
             self.views.append(plane.view(t_ns))
             self.retired += plane.take_retired()

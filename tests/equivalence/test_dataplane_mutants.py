@@ -15,7 +15,7 @@ import sim
 # Name, file, what is replaced, by what.
 MUTANTS = [
     ("no cut at arrivals", "kernel_routing", "        wake_after(m, r, passed_ns(m, r))\n    if", "        pass\n    if"),
-    ("cached tokens at a recompute", "kernel_batching", "        if m[q + Q_STARTED]:\n            m[q + Q_CACHED] = 0\n", ""),
+    ("cached tokens at a recompute", "kernel_queues", "    if m[q + Q_STARTED]:\n        m[q + Q_CACHED] = 0\n", ""),
     (
         "oldest victim",
         "kernel_batching",
@@ -32,9 +32,53 @@ MUTANTS = [
     ("KV limit off by one", "kernel_batching", "> kv:", ">= kv:"),
     ("no pull after an expiry", "kernel_batching", "            pull(m, r, 1)\n", ""),
     ("highest index at ties", "kernel_parts", "(m[tree + 2 * node] != least)", "(m[tree + 2 * node + 1] == least)"),
-    ("late deadline", "kernel_batching", "m[NOW_NS] > m[q + Q_DEADLINE_NS]", "m[NOW_NS] >= m[q + Q_DEADLINE_NS]"),
+    ("late deadline", "kernel_queues", "m[NOW_NS] > m[q + Q_DEADLINE_NS]", "m[NOW_NS] >= m[q + Q_DEADLINE_NS]"),
     ("admission after a preemption", "kernel_batching", "if preempted or budget <= 0", "if budget <= 0"),
     ("fraction dropped", "kernel_steps", "m[r + R_FRACTION_FX] = end_fx & FRACTION_MASK", "m[r + R_FRACTION_FX] = 0"),
+    (
+        "no cut for one that others make way for",
+        "kernel_routing",
+        "if m[r + R_DECODING] < seats or m[r + R_BACKLOG] > 0:",
+        "if False:",
+    ),
+    (
+        "making way in vain",
+        "kernel_batching",
+        "        if place == NONE:\n            return False\n",
+        "        if place == NONE:\n            break\n",
+    ),
+    (
+        "the backlog goes last",
+        "kernel_batching",
+        "order, best_order = m[q + Q_SOURCE] == FROM_BACKLOG, m[best + Q_SOURCE] == FROM_BACKLOG",
+        "order, best_order = m[q + Q_SOURCE] != FROM_BACKLOG, m[best + Q_SOURCE] != FROM_BACKLOG",
+    ),
+    (
+        "a look into the backlog at every step",
+        "kernel_batching",
+        "asks = m[r + R_ASKS] == 1 and m[BACKLOGS] > 0",
+        "asks = m[BACKLOGS] > 0",
+    ),
+    ("nobody hears of what was thrown back", "kernel_backlogs", "        m[OFFERED] = 0\n", "        pass\n"),
+    (
+        "a delay from the newest",
+        "kernel_batcher",
+        "oldest_ns = min(oldest_ns, m[q + Q_DISPATCHED_NS])",
+        "oldest_ns = m[q + Q_DISPATCHED_NS]",
+    ),
+    (
+        "a preferred size for the late",
+        "kernel_batcher",
+        "if best > 0 and (m[NOW_NS] < due_ns or m[s + S_DELAY_NS] == 0):",
+        "if best > 0:",
+    ),
+    (
+        "the largest preferred size passed",
+        "kernel_batcher",
+        "            if count > 0 and best == 0 and size + items > largest:\n                best = count\n",
+        "",
+    ),
+    ("queue of a batcher off by one", "kernel_batcher", "    return room <= 0", "    return room < 0"),
     ("heads of queues forgotten", "kernel_routing", "    m[QUEUE_CHANGED] = 0\n", "    m[QUEUE_CHANGED] = 0\n    return\n"),
 ]
 PLAY = """

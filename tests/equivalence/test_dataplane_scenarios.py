@@ -37,12 +37,7 @@ class Observer:
         self.queued_ns = np.zeros(len(config.streams), np.int64)
         self.queued, self.since_ns = np.zeros(len(config.streams), np.int64), config.start_ns
         # Kinds that could take any request at all.
-        self.universal = [
-            not spec.streams
-            and spec.kv_tokens == max(other.kv_tokens for other in self.specs)
-            and spec.max_model_len == max(other.max_model_len for other in self.specs)
-            for spec in self.specs
-        ]
+        self.universal = [not spec.streams and spec.longest == max(other.longest for other in self.specs) for spec in self.specs]
 
     def __call__(self, plane: DataPlane) -> None:
         view = plane.view(plane.now_ns)
@@ -50,11 +45,15 @@ class Observer:
         self.queued, self.since_ns = view.queued, view.time_ns
         if plane.peek_ns() <= view.time_ns:
             return  # stopped by a watch in the middle of an instant
-        assert view.in_flight.sum() == view.service_queue.sum() + view.outstanding.sum()
-        assert view.queued.sum() == view.service_queue.sum() + view.waiting.sum()
+        here = view.outstanding.sum() + view.from_backlog.sum()
+        assert view.in_flight.sum() == view.service_queue.sum() + view.thrown_back.sum() + here
+        assert view.queued.sum() == view.service_queue.sum() + view.thrown_back.sum() + view.waiting.sum()
         for index, kind in enumerate(view.spec):
             spec = self.specs[kind]
-            assert view.running[index] <= min(spec.seats, view.outstanding[index])
+            assert view.running[index] <= view.outstanding[index] + view.from_backlog[index]
+            assert view.from_backlog[index] <= min(spec.backlog_seats, view.running[index])
+            if spec.batcher is None:
+                assert view.running[index] <= spec.seats
             assert view.outstanding[index] <= spec.max_outstanding
             assert view.kv_used_tokens[index] <= spec.kv_tokens
             if self.universal[kind] and view.accepting[index] and view.service_queue.sum():
@@ -129,7 +128,8 @@ def check_time(played: Played) -> None:
 def check_settled(view: object, count: dict[str, np.ndarray]) -> None:
     """When all have left, every token was useful or lost, exactly."""
     assert view.in_flight.sum() == view.queued.sum() == 0  # type: ignore[attr-defined]
-    for name in ("outstanding", "reserved_tokens", "kv_used_tokens"):
+    assert view.thrown_back.sum() == 0  # type: ignore[attr-defined]
+    for name in ("outstanding", "from_backlog", "reserved_tokens", "kv_used_tokens"):
         assert not getattr(view, name).any()
     np.testing.assert_array_equal(count["prefill_tokens"], count["useful_prefill_tokens"] + count["lost_prefill_tokens"])
     np.testing.assert_array_equal(count["output_tokens"], count["completed_output_tokens"] + count["lost_output_tokens"])
