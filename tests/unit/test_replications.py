@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from control_kit import poisson, scenario
+from control_kit import poisson, scenario, schedule
 
 from sim import open_replications, replicate, simulate
 from sim.bins import quantile_ns
@@ -23,9 +23,11 @@ from sim.registry import register
 from sim.results.metrics import histograms_by_service
 from sim.results.replications import TABLE, Replications, single, summarize, write_table
 from sim.results.stats import student_interval
-from sim.scenario import Deployment, Scenario, Service, Slo
+from sim.rng import StreamKey
+from sim.scenario import Deployment, Pool, Scenario, Service, Slo
 from sim.schema import TABLES
 from sim.studies.replicate import _run_one
+from sim.workload.clients import ClosedLoop
 
 COUNT = 6
 
@@ -66,6 +68,27 @@ def test_replication_0_is_the_run_alone(ran: Replications, tmp_path: Path) -> No
     simulate(small(), out=tmp_path / "alone")
     for name in TABLES:
         assert (ran.folder / f"rep-0000/{name}.parquet").read_bytes() == (tmp_path / f"alone/{name}.parquet").read_bytes()
+
+
+def test_every_random_stream_of_a_run_is_of_its_replication(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open and closed traffic, cold starts, controllers, spot capacity and prices: whoever draws names the replication."""
+    drawn: set[StreamKey] = set()
+    generator = StreamKey.generator
+
+    def noted(key: StreamKey, block: int = 0) -> np.random.Generator:
+        drawn.add(key)
+        return generator(key, block)
+
+    monkeypatch.setattr(StreamKey, "generator", noted)
+    spot = {"gpu": Pool(purchase="spot")}
+    clients = service(workload=ClosedLoop(clients=3))
+    services = {"chat": service(), "agents": clients}
+    made = scenario(horizon="1h", pools=spot, services=services, deployments=schedule(1, ("5min", 2)), replication=5, seed=9)
+    simulate(made, out=tmp_path / "run")
+    assert {(key.seed, key.replication) for key in drawn} == {(9, 5)}
+    purposes = {key.purpose.split("/")[0].split(" ")[0] for key in drawn}
+    assert purposes >= {"workload", "cold", "controller", "spot"}, purposes
+    assert {"chat", "agents/client 0", "llama"} <= {key.entity for key in drawn}
 
 
 def test_every_replication_has_arrivals_of_its_own(ran: Replications) -> None:
