@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sim.errors import InputError, Problem
-from sim.report.figures import CHARTS, Chart
+from sim.report.figures import CHARTS, Chart, charts_of
 from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, table_html, text
 from sim.report.periods import period_tables, reliability_tables
 from sim.report.style import png_bytes, svg_bytes, title_of
@@ -108,7 +108,7 @@ def _replace(partial: Path, target: Path) -> None:
 def _write_figures(result: RunResult, folder: Path) -> list[tuple[Chart, str, str]]:
     """Write each figure as SVG and PNG and return its chart, its finding and its SVG."""
     drawn = []
-    for chart in CHARTS:
+    for chart in charts_of(result):
         figure = chart.draw(result)
         svg = svg_bytes(figure)
         (folder / f"{chart.name}.svg").write_bytes(svg)

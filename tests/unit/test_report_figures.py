@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from report_kit import charges, replica, row, scenario_of, traffic, write
 
-from sim.bins import MANTISSA_BITS
-from sim.report.figures import CHARTS
+from sim.bins import MANTISSA_BITS, edges_ns
+from sim.report.figures import CHARTS, charts_of
 from sim.report.figures.budget import burn_downs, slo_burn_down
+from sim.report.figures.budget_months import budget_by_month, month_burns
 from sim.report.figures.cost import cost_by_use, cost_stack
 from sim.report.figures.fleet import demand_and_replicas, replicas_over_time
 from sim.report.figures.frame import Frame
@@ -22,6 +23,7 @@ from sim.report.figures.latency_cdf import cdfs, latency_cdfs
 from sim.report.figures.latency_time import latency_over_time, streams_shown
 from sim.report.figures.queue import queue_over_time
 from sim.report.figures.targets import finding
+from sim.report.figures.trend import cost_and_latency_trend
 from sim.report.style import png_bytes, svg_bytes, title_of
 from sim.results.records import RunResult
 from sim.scenario import Slo
@@ -245,6 +247,69 @@ def test_the_queue_figure_counts_who_was_not_served(tmp_path: Path) -> None:
     served = queue_over_time(day_run(tmp_path / "served", unserved=0))
     assert title_of(served).endswith("; every request that left was served")
     assert len(served.axes) == 1
+
+
+def five_weeks(folder: Path) -> RunResult:
+    """Thirty-five days from 13 February 2026, a Friday, in windows of a day; March is the slower month."""
+    scenario = scenario_of("35d", {"chat": Slo(ttft_s=0.8, attainment=0.99), "code": Slo()}, start="2026-02-13T00:00:00Z")
+
+    def pay(spool: Any) -> None:
+        for day in range(35):
+            row(
+                spool,
+                "attribution",
+                row=day,
+                start_ns=day * NS_PER_DAY,
+                use="busy",
+                service="chat",
+                amount_nano_usd=10**9 * (day + 1),
+            )
+
+    def speak(spool: Any) -> None:
+        # Two pieces: the week of 16 February and that of 9 March, at 100 ms and 400 ms.
+        for monday, low in ((3, 1e8), (24, 4e8)):
+            number = int(np.searchsorted(edges_ns(), low, side="right")) - 1
+            row(spool, "histograms", start_ns=monday * NS_PER_DAY, end_ns=(monday + 7) * NS_PER_DAY, service="chat", latency="ttft",
+                bin=number, count=9)  # fmt: skip
+
+    return write(folder, scenario, traffic(scenario, 86_400, 500), pay, speak)
+
+
+def test_the_trend_draws_the_weeks_of_the_tables(tmp_path: Path) -> None:
+    result = five_weeks(tmp_path / "run")
+    figure = cost_and_latency_trend(result)
+    cost, ttft = figure.axes[:2]
+    edges = cost.patches[0].get_data().edges  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(edges, Frame(result).days([day * NS_PER_DAY for day in (0, 3, 10, 17, 24, 31, 35)]))
+    drawn = [patch.get_data().values for patch in ttft.patches if hasattr(patch, "get_data")]
+    median = drawn[0]
+    assert np.isnan(median[[2, 3, 5]]).all()
+    assert median[1] == pytest.approx(0.1, rel=BIN)
+    assert median[4] == pytest.approx(0.4, rel=BIN)
+    assert title_of(figure) == "No two whole weeks to compare"  # the written run has no tokens, so no price of them
+
+
+def test_the_budget_of_a_month_ends_where_the_table_by_month_says(tmp_path: Path) -> None:
+    result = five_weeks(tmp_path / "run")
+    found = month_burns(result)
+    months = result.summary["slo"]["chat"]["ttft"]["by_month"]
+    assert [burn.month for burn in found] == ["2026-02", "2026-03"] == list(months)
+    for burn in found:
+        assert burn.remaining[0] == 1.0
+        assert burn.remaining[-1] == pytest.approx(months[burn.month]["budget_left"], abs=1e-9)
+    assert found[1].edges_ns.tolist() == [day * NS_PER_DAY for day in range(16, 36)]
+    missed = sum(burn.remaining[-1] < 0 for burn in found)
+    assert missed > 0
+    assert title_of(budget_by_month(result)).startswith(
+        f"{missed} of 2 monthly error budgets were overspent; worst: TTFT in 2026-0"
+    )
+
+
+def test_figures_of_months_are_for_runs_of_months(tmp_path: Path) -> None:
+    of_days, of_weeks = day_run(tmp_path / "day"), five_weeks(tmp_path / "weeks")
+    assert {chart.name for chart in charts_of(of_weeks)} - {chart.name for chart in charts_of(of_days)} == {
+        "cost_and_latency_trend", "budget_by_month"
+    }  # fmt: skip
 
 
 def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:

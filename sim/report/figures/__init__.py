@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from sim.report.figures.budget import slo_burn_down
+from sim.report.figures.budget_months import budget_by_month
 from sim.report.figures.cost import cost_stack
 from sim.report.figures.fleet import demand_and_replicas
 from sim.report.figures.latency_cdf import latency_cdfs
 from sim.report.figures.latency_time import latency_over_time
 from sim.report.figures.queue import queue_over_time
+from sim.report.figures.trend import cost_and_latency_trend
+from sim.results.periods import Calendar
 from sim.results.records import RunResult
 
 
@@ -23,12 +26,20 @@ class Chart:
     Parameters
     ----------
     name : of its files. heading : above it. caption : how to read it. draw : makes it.
+    long_runs : whether it is only for runs of four weeks or more.
     """
 
     name: str
     heading: str
     caption: str
     draw: Callable[[RunResult], Figure]
+    long_runs: bool = False
+
+
+def charts_of(result: RunResult) -> tuple[Chart, ...]:
+    """Return the figures that are worth drawing for a run."""
+    is_long = Calendar.of(result.manifest["scenario"]).is_long
+    return tuple(chart for chart in CHARTS if is_long or not chart.long_runs)
 
 
 CHARTS = (
@@ -78,11 +89,31 @@ CHARTS = (
         "last bar can be partial.",
         cost_stack,
     ),
+    Chart(
+        "cost_and_latency_trend",
+        "Cost and latency week by week",
+        "Steps are calendar weeks of each service's time zone. Percentiles are those of all completions of a week, pooled "
+        "from integer histograms. Pale weeks lie only partly in the run.",
+        cost_and_latency_trend,
+        long_runs=True,
+    ),
+    Chart(
+        "budget_by_month",
+        "Error budgets month by month",
+        "Each calendar month has an error budget of its own: the share of that month's requests that the goal allows to be "
+        "bad. Bars show when an alert on the burn rate would have fired; the table of burn rates says what each of them "
+        "looks at.",
+        budget_by_month,
+        long_runs=True,
+    ),
 )
 
 __all__ = [
     "CHARTS",
     "Chart",
+    "budget_by_month",
+    "charts_of",
+    "cost_and_latency_trend",
     "cost_stack",
     "demand_and_replicas",
     "latency_cdfs",

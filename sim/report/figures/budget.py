@@ -35,7 +35,7 @@ from sim.report.style import (
 from sim.results.records import RunResult
 from sim.results.windows import windows_by_service
 
-_LOOKS: dict[str, tuple[str, Any]] = {"ttft": (BLUE, "solid"), "tpot": (ORANGE, (0, (5, 2))), "e2e": (GREEN, (0, (1, 1.2)))}
+TARGET_LOOKS: dict[str, tuple[str, Any]] = {"ttft": (BLUE, "solid"), "tpot": (ORANGE, (0, (5, 2))), "e2e": (GREEN, (0, (1, 1.2)))}
 _WORST = 3
 _WORTH_MARKING, _WORTH_SAYING = 0.05, 0.2
 _NEAR_THE_EDGE = 0.2  # of the height of a panel
@@ -109,23 +109,13 @@ def slo_burn_down(result: RunResult) -> Figure:
 
 
 def _draw(axes: Axes, frame: Frame, burns: list[BurnDown], heavy: bool) -> None:
-    lowest = min(float(burn.remaining.min()) for burn in burns)
-    bottom = min(-0.12, lowest * 1.3)
-    if bottom < -2:
-        # A budget overspent ten times would flatten everything else: below -100 % the scale is logarithmic.
-        axes.set_yscale("symlog", linthresh=1.0, linscale=0.7)
-        axes.yaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if tick >= bottom]))
-        axes.yaxis.set_minor_locator(FixedLocator([]))
-    axes.set_ylim(bottom, 1.06)
-    percent_axis(axes)
-    axes.axhspan(bottom, 0, color=VERMILLION, alpha=0.08, linewidth=0)
-    axes.axhline(0, color=BLACK, linewidth=0.8)
+    budget_axis(axes, min(float(burn.remaining.min()) for burn in burns))
     frame.mark_losses(axes)
     frame.mark_warmup(axes)
     axes.plot(frame.days(burns[0].edges_ns), burns[0].allowed, color=GREY, linewidth=1.0, linestyle=(0, (1, 2.5)), rasterized=heavy)
     handles, names = [], []
     for burn in burns:
-        color, dashes = _LOOKS[burn.target.latency]
+        color, dashes = TARGET_LOOKS[burn.target.latency]
         times = frame.days(burn.edges_ns)
         handles += axes.plot(times, burn.remaining, color=color, linestyle=dashes, linewidth=1.8, rasterized=heavy)
         names.append(
@@ -136,6 +126,20 @@ def _draw(axes: Axes, frame: Frame, burns: list[BurnDown], heavy: bool) -> None:
             axes.plot(times[number + 1], burn.remaining[number + 1], marker="o", color=color, markersize=5, markeredgecolor="white")
     _name_the_worst(axes, frame, burns)
     axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=0.9)
+
+
+def budget_axis(axes: Axes, lowest: float) -> None:
+    """Make the y axis one of error budgets: from all of it down to the lowest that is drawn, with what is overspent shaded."""
+    bottom = min(-0.12, lowest * 1.3)
+    if bottom < -2:
+        # A budget overspent ten times would flatten everything else: below -100 % the scale is logarithmic.
+        axes.set_yscale("symlog", linthresh=1.0, linscale=0.7)
+        axes.yaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if tick >= bottom]))
+        axes.yaxis.set_minor_locator(FixedLocator([]))
+    axes.set_ylim(bottom, 1.06)
+    percent_axis(axes)
+    axes.axhspan(bottom, 0, color=VERMILLION, alpha=0.08, linewidth=0)
+    axes.axhline(0, color=BLACK, linewidth=0.8)
 
 
 def _name_the_worst(axes: Axes, frame: Frame, burns: list[BurnDown]) -> None:
