@@ -1,6 +1,6 @@
 # Needs Python 3.11, 3.12 or 3.13 and make; everything else is installed into .venv by the first target that needs it.
 #   make run                     the default scenario       make run ARGS="horizon=1h seed=2"   with settings
-#   make test | lint | bench | validate | experiment-01 | readme | clean    make PYTHON=/path/to/python3.12 run  another interpreter
+#   make test | lint | bench | months | validate | experiment-01 | readme | clean    make PYTHON=/path/to/python3.12 run  another interpreter
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 BILLCAST_DATA ?= ../shared/data
 
-.PHONY: help run test lint bench validate experiment-01 readme clean
+.PHONY: help run test lint bench months validate experiment-01 readme clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,7 +29,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks speed $(ARGS)
+
+months: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks months $(ARGS)
 
 validate: $(VENV)/.installed-dev
 	@test -d "$(BILLCAST_DATA)" || { echo "measured data not found at BILLCAST_DATA=$(BILLCAST_DATA): set it to the data folder" >&2; exit 1; }
@@ -41,7 +44,7 @@ experiment-01: $(VENV)/.installed
 	@$(BIN)/python experiments/01_cold_start_and_spot/figures.py outputs/experiments/01
 
 readme: $(VENV)/.installed
-	@$(BIN)/python docs/readme_output.py
+	@$(BIN)/python -m benchmarks.readme
 
 clean:
 	rm -rf $(VENV) build dist outputs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

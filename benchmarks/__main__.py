@@ -1,36 +1,74 @@
-"""`make bench`: run every benchmark, print it and write it as JSON."""
+"""`make bench` and `make months`: run benchmarks, print them and write them as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmarks.engine_speed import engine_speed, start_up
-from sim.studies.provenance import provenance
-from sim.units import NS_PER_S, duration_ns
+from benchmarks.pages import keep
+
+
+def speed(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the engines alone."""
+    from benchmarks.accounts import account_costs
+    from benchmarks.engine_speed import engine_speed, start_up
+    from benchmarks.threads import thread_speed
+    from sim.units import NS_PER_S, duration_ns
+
+    horizon_s, repetitions = duration_ns(arguments.horizon) / NS_PER_S, arguments.repetitions
+    return {
+        "start_up": start_up(),
+        "engine_speed": engine_speed(horizon_s, repetitions),
+        "threads": thread_speed(horizon_s, repetitions),
+        "account_costs": account_costs(horizon_s, repetitions),
+    }
+
+
+def months(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the scenarios that span months."""
+    from benchmarks.months import months as measured
+
+    return {"months": measured()}
+
+
+BENCHMARKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"speed": speed, "months": months}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:
-    """Run the benchmarks and write `outputs/bench/<time>.json`."""
-    parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--horizon", default="1h", help="simulated time of bench_chat8 in each repetition (default 1h)")
-    parser.add_argument("--repetitions", type=int, default=5, help="repetitions; medians are reported (default 5)")
-    parser.add_argument("--out", type=Path, help="JSON file to write (default outputs/bench/<time>.json)")
+    """Run a benchmark and write `outputs/bench/<name>-<time>.json`."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("benchmark", choices=list(BENCHMARKS), help="speed of the engines, or whole runs that span months")
+    parser.add_argument("--horizon", default="1h", help="speed: simulated time of bench_chat8 in each repetition (default 1h)")
+    parser.add_argument("--repetitions", type=int, default=5, help="speed: repetitions; medians are reported (default 5)")
+    parser.add_argument("--keep", action="store_true", help="keep the result in benchmarks/kept and in the tables of the pages")
+    parser.add_argument("--out", type=Path, help="JSON file to write (default outputs/bench/<name>-<time>.json)")
     arguments = parser.parse_args()
     now = datetime.now(UTC)
-    result = {
-        "date": now.date().isoformat(),
-        **provenance(),
-        "start_up": start_up(),
-        "engine_speed": engine_speed(duration_ns(arguments.horizon) / NS_PER_S, arguments.repetitions),
-    }
-    target = arguments.out or Path("outputs") / "bench" / f"{now.strftime('%Y%m%dT%H%M%SZ')}.json"
+    measured = BENCHMARKS[arguments.benchmark](arguments)
+    from sim.studies.provenance import provenance  # not before: what runs are started from has to be small
+
+    result = {"date": now.date().isoformat(), "cores": os.cpu_count(), "cpu": _cpu(), **provenance(), **measured}
+    target = arguments.out or Path("outputs") / "bench" / f"{arguments.benchmark}-{now.strftime('%Y%m%dT%H%M%SZ')}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    print(json.dumps({name: result[name] for name in ("start_up", "engine_speed")}, indent=2))
+    print(json.dumps(measured, indent=2))
     print(f"written to {target}")
+    if arguments.keep:
+        keep(arguments.benchmark, result)
 
 
 if __name__ == "__main__":

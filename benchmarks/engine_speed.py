@@ -38,7 +38,8 @@ class Timed:
         return self.completed / self.advance_s
 
 
-def _world(scenario: str, engine: str, horizon_s: float) -> World:
+def fleet(scenario: str, engine: str, horizon_s: float) -> World:
+    """Return the world of a scenario with the replicas that it starts with."""
     world = build_world(resolve(load_scenario(scenario, [f"horizon={horizon_s:.3f}s", f"engine={engine}"])))
     (plane,) = world.planes
     for deployment, config in world.resolved.scenario.deployments.items():
@@ -47,9 +48,9 @@ def _world(scenario: str, engine: str, horizon_s: float) -> World:
     return world
 
 
-def measure(scenario: str, engine: str, horizon_s: float) -> Timed:
+def measure(scenario: str, horizon_s: float, engine: str) -> Timed:
     """Run the fleet of a scenario once and time its parts."""
-    world = _world(scenario, engine, horizon_s)
+    world = fleet(scenario, engine, horizon_s)
     plane, end_ns = world.planes[0].engine, world.resolved.scenario.horizon_ns
     drawn_s, began = world.generate_s, time.perf_counter()
     while plane.advance(end_ns) is not None:
@@ -91,13 +92,13 @@ def engine_speed(horizon_s: float, repetitions: int) -> dict[str, object]:
     ----------
     horizon_s : simulated time of `bench_chat8` on the compiled engine; larger fleets and the reference get a share of it.
     """
-    measure("bench_chat8", "compiled", 1.0)  # loads the kernel
+    measure("bench_chat8", 1.0, "compiled")  # loads the kernel
     runs: dict[str, list[Timed]] = {scenario: [] for scenario in SHARE_OF_HORIZON}
     reference: list[Timed] = []
     for _ in range(repetitions):
         for scenario, share in SHARE_OF_HORIZON.items():
-            runs[scenario].append(measure(scenario, "compiled", horizon_s * share))
-        reference.append(measure("bench_chat8", "reference", horizon_s * REFERENCE_SHARE))
+            runs[scenario].append(measure(scenario, horizon_s * share, "compiled"))
+        reference.append(measure("bench_chat8", horizon_s * REFERENCE_SHARE, "reference"))
     ratios = [fast.requests_per_s / slow.requests_per_s for fast, slow in zip(runs["bench_chat8"], reference, strict=True)]
     return {
         "compiled": [_summary(runs[scenario], scenario, horizon_s * share) for scenario, share in SHARE_OF_HORIZON.items()],

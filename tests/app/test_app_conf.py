@@ -152,7 +152,7 @@ def test_a_short_key_is_the_one_place_it_can_mean(override, path, value):
 def test_lists_are_replaced_and_their_elements_set():
     assert load_scenario("quickstart", ["failures=[]"]).failures == []
     assert load_scenario("quickstart", ["failures.0.nodes=2"]).failures[0].nodes == 2
-    scenario = load_scenario("quickstart", ["steps=[{at: 1h, replicas: 9}]"])
+    scenario = load_scenario("quickstart", ["autoscaler=afternoon", "steps=[{at: 1h, replicas: 9}]"])
     assert scenario.deployments["llama_8b"].autoscaler.steps == [ScheduleStep("1h", 9)]
 
 

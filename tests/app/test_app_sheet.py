@@ -64,14 +64,14 @@ def test_placement_puts_a_base_on_demand_and_the_rest_on_spot():
     [deployment] = _report().deployments
     assert deployment.placement == "base_plus_percentage"
     assert deployment.first == {"h100": 1, "h100_spot": 1}
-    assert deployment.most == {"h100": 1, "h100_spot": 2}
-    assert deployment.most_usd_per_hour == pytest.approx(6.88 * (1 + 2 * SPOT_SHARE))
+    assert deployment.most == {"h100": 1, "h100_spot": 5}
+    assert deployment.most_usd_per_hour == pytest.approx(6.88 * (1 + 5 * SPOT_SHARE))
 
 
 def test_replicas_that_fit_no_quota_are_warned_about():
-    """The quotas together would do, but two spot machines are not three, and nothing falls back."""
-    report = _report("pools.h100_spot.quota_nodes=1")
-    assert any("of the 3 replicas its autoscaler can want, base_plus_percentage places 2" in text for text in report.warnings)
+    """The quotas together would do, but one spot machine is not five, and nothing falls back."""
+    report = _report("pools.h100.quota_nodes=6", "pools.h100_spot.quota_nodes=1")
+    assert any("of the 6 replicas its autoscaler can want, base_plus_percentage places 2" in text for text in report.warnings)
 
 
 def test_the_most_of_the_autoscaler_stands_against_the_peak():

@@ -21,7 +21,7 @@ def _rows(*overrides: str, folder: str | None = None) -> dict[str, Setting]:
 @pytest.mark.parametrize(
     ("overrides", "path", "value", "unit", "source", "changed"),
     [
-        ([], "horizon", "12h", "", "scenario/quickstart", True),
+        ([], "horizon", "30d", "", "scenario/quickstart", True),
         ([], "window", "1h", "", "default", False),
         ([], "services.chat.workload.rate_per_s", 20.0, "/s", "workload/chat_20_per_s", True),
         (["rate_per_s=840/min"], "services.chat.workload.rate_per_s", 14.0, "/s", "command line", True),
@@ -34,7 +34,15 @@ def _rows(*overrides: str, folder: str | None = None) -> dict[str, Setting]:
         ([], "failures[0].at", "5h", "", "scenario/quickstart", True),
         ([], "pools.h100.price_usd_per_hour", None, "USD/h", "default", False),
         (["autoscaler=static", "replicas=2"], "deployments.llama_8b.autoscaler.replicas", 2, "replicas", "command line", True),
-        ([], "deployments.llama_8b.autoscaler.steps[0].replicas", 3, "replicas", "autoscaler/afternoon", True),
+        (
+            ["autoscaler=afternoon"],
+            "deployments.llama_8b.autoscaler.steps[0].replicas",
+            3,
+            "replicas",
+            "autoscaler/afternoon",
+            True,
+        ),
+        ([], "deployments.llama_8b.autoscaler.max_replicas", 6, "replicas", "autoscaler/hpa_steady", True),
     ],
 )
 def test_where_values_come_from(overrides, path, value, unit, source, changed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shlex
@@ -130,10 +131,10 @@ def test_the_table_of_the_sweep_page_is_there(tmp_path, monkeypatch, capsys):
 
 
 def test_the_output_in_the_readme_is_replaced_whole():
-    made = runpy.run_path(str(ROOT / "docs" / "readme_output.py"))
+    with_output = importlib.import_module("benchmarks.readme").with_output
     text = (ROOT / "README.md").read_text("utf-8")
-    once = made["with_output"](text, "TOTAL   1.00  \n", date(2026, 11, 23))
+    once = with_output(text, "TOTAL   1.00  \n", date(2026, 11, 23))
     assert "```text\nTOTAL   1.00\n```" in once
-    assert made["with_output"](once, "TOTAL   1.00\n", date(2026, 11, 23)) == once
+    assert with_output(once, "TOTAL   1.00\n", date(2026, 11, 23)) == once
     assert once.startswith("# billcast")
     assert once.rstrip().endswith("Apache-2.0.")
