@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -111,7 +112,7 @@ def _worst(slo: dict[str, dict[str, dict[str, Any]]], label: str) -> tuple[str, 
 
 
 def budget_cell(left: float | None) -> Text | str:
-    """Return what is left of an error budget in percent; below 0 it is overspent.
+    """Return what is left of an error budget in percent, cut and not rounded; below 0 it is overspent.
 
     Examples
     --------
@@ -120,7 +121,8 @@ def budget_cell(left: float | None) -> Text | str:
     """
     if left is None:
         return "-"
-    return Text(f"{left * 100:,.0f}%", "bold red") if left < 0 else f"{int(left * 100)}%"
+    shown = f"{math.floor(left * 100):,}%"
+    return Text(shown, "bold red") if left < 0 else shown
 
 
 def period_tables(result: RunResult, unit: str) -> list[Table]:

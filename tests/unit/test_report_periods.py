@@ -76,7 +76,7 @@ def test_the_months_on_the_terminal_are_those_of_the_tables(tmp_path: Path) -> N
     # February: 16 days of 24,000 requests; 384 USD for 42.24 M tokens. March: 15 days, one of them half bad: 12,000 of 360,000.
     assert lines_with(text, "2026-02") == ["2026-02* 384,000 384.00 9.091 201 ms - TTFT 100.00% 100%"]
     # The budget of 1 % is 3,600: spent 3.33 times.
-    assert lines_with(text, "2026-03") == ["2026-03* 360,000 360.00 9.091 201 ms - TTFT 96.66% -233%"]
+    assert lines_with(text, "2026-03") == ["2026-03* 360,000 360.00 9.091 201 ms - TTFT 96.66% -234%"]
     assert [line.plain.split(maxsplit=2) for line in main_causes(result)] == [
         ["not", "good", "12,000 requests of chat"], ["100.0%", "waited:", "fleet at its maximum"]
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def test_a_short_run_has_no_months_but_alerts_and_causes(tmp_path: Path) -> None
 def test_the_full_tables_say_which_alert_fired_when_and_why(tmp_path: Path) -> None:
     result = long_run(tmp_path / "run")
     text = text_of(*period_tables(result, "month"), *reliability_tables(result))
-    assert lines_with(text, "MISSED") == ["2026-03* 360,000 12,000 96.66% 99% MISSED -233%"]
+    assert lines_with(text, "MISSED") == ["2026-03* 360,000 12,000 96.66% 99% MISSED -234%"]
     assert lines_with(text, "compute") == ["2026-02 chat compute 384.00", "2026-03 chat compute 360.00"]
     # Half bad is a rate of 50. The hour fires at 01:00 and is over at 01:00 of the next day; six hours from 01:00 (8.3) to 06:00.
     assert lines_with(text, "14.4x") == ["page 14.4x 1h/5m 50.0x 05 Mar 01:00 1+ 24.00 h 05 Mar 01:00"]
