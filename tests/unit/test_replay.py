@@ -21,7 +21,6 @@ from sim.studies.replay import replay_replica, replay_request
 from sim.units import NS_PER_S
 
 SLO = Slo(ttft_s=0.2, tpot_s=0.02, e2e_s=0.5)
-END_NS = 1_200 * NS_PER_S
 
 
 def eventful(**changes: Any) -> Scenario:
@@ -92,7 +91,9 @@ def test_a_replayed_request_is_the_recorded_one(recorded: RunResult, saved: RunR
     assert replay_request(saved, 5, "code").requests["plane"].tolist() == [1]
 
 
-@pytest.mark.parametrize(("replica", "from_s", "until_s"), [(0, 0, 360), (0, 560, 599), (1, 290, 310), (2, 0, 1_200)])
+@pytest.mark.parametrize(
+    ("replica", "from_s", "until_s"), [(0, 0, 360), (0, 450, 480), (0, 560, 599), (1, 290, 310), (2, 0, 1_200)]
+)
 def test_the_requests_of_a_replica_are_the_recorded_ones(
     recorded: RunResult, saved: RunResult, replica: int, from_s: int, until_s: int
 ) -> None:
@@ -105,10 +106,22 @@ def test_the_requests_of_a_replica_are_the_recorded_ones(
     theirs = {name: values[expected["leave_ns"] < replay.end_ns] for name, values in expected.items()}
     assert rows(mine) == rows(theirs)
     assert len(mine["request"]) > 50
-    # What was still there where the replay ended left later in the run, or is unfinished in both.
-    left_ns = dict(zip(expected["request"].tolist(), expected["leave_ns"].tolist(), strict=True))
-    still = replay.requests["outcome"] == "unfinished"
-    assert all(left_ns.get(number, END_NS) >= replay.end_ns for number in replay.requests["request"][still].tolist())
+    # What was still there where the replay ended left later in the run, here or, after a kill, elsewhere; or it never did.
+    still = set(replay.requests["request"][replay.requests["outcome"] == "unfinished"].tolist())
+    left = recorded.sql(f"SELECT * FROM requests WHERE plane = 0 AND dispatched_ns <= {until_s * NS_PER_S}")
+    later = left["request"][(left["replica"] == replica) & (left["leave_ns"] >= replay.end_ns)]
+    assert set(later.tolist()) <= still
+    assert still.isdisjoint(left["request"][left["leave_ns"] < replay.end_ns].tolist())
+    assert still or until_s != 480  # there it stops with requests under way
+
+
+def test_what_came_to_a_replica_after_the_stretch_is_not_in_it(recorded: RunResult, saved: RunResult) -> None:
+    replicas, requests = recorded.table("replicas"), recorded.table("requests")
+    [replaced] = np.flatnonzero(replicas["requested_ns"] == 600 * NS_PER_S)[:1]
+    ready_ns, number = int(replicas["ready_ns"][replaced]), int(replicas["replica"][replaced])
+    here = requests["replica"] == number
+    assert (requests["arrival_ns"][here] < ready_ns).sum() > 100  # they waited for it
+    assert not len(replay_replica(saved, number, 0, ready_ns - 1).requests["request"])
 
 
 def test_verdicts_add_up_to_the_counters(recorded: RunResult) -> None:
