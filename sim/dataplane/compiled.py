@@ -17,6 +17,7 @@ from sim.dataplane.kernel_looking import COUNTER_COUNT, FLOAT_COLUMNS, REPLICA_C
 from sim.dataplane.memory import Memory
 from sim.domain.traffic import BLOCK_DTYPES, ClosedClients, RequestBlock
 from sim.perf.steptime import FRACTION_BITS, ONE_NS_FX
+from sim.policies.routers import comparable
 from sim.units import NS_PER_S, NS_PER_US
 
 ROW_COLUMNS = (
@@ -157,7 +158,7 @@ class CompiledPlane(DataPlane):
             m[k.RECORDS] = 0
 
     def _ask_router(self) -> None:
-        """Score the candidates for the undecided request with a router of Python."""
+        """Score the candidates for the undecided request with a router that could not be compiled."""
         m, router = self.memory.m, self.config.router
         q, params = self._request(m[k.UNDECIDED]), router.params()
         scores = []
@@ -168,7 +169,7 @@ class CompiledPlane(DataPlane):
                 outstanding, running, reserved = (int(m[r + word]) for word in (k.R_OUTSTANDING, k.R_RUNNING, k.R_RESERVED))
                 load = outstanding + int(m[r + k.R_BACKLOG])
                 features = (load, load - running, running, reserved, spec.kv_tokens, spec.seats, spec.weight)
-                scores.append((round(router.score(features, params), 9), index))
+                scores.append((comparable(router.score(features, params)), index))
         m[k.CHOICE] = min(scores)[1]
 
     # Time

@@ -242,7 +242,7 @@ def advance(
             change_queued(m, t, 1)
             slot = slot_of(m, q)
         q = slot_at(m, slot)
-        index = choose(m, q)
+        index = choose(m, f, q)
         if index == UNKNOWN:
             m[UNDECIDED] = slot
             return NEEDS_CHOICE

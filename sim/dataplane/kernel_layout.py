@@ -2,7 +2,7 @@
 
 Regions: control words, replica specs, tables of batchers, streams, service queues, backlogs and their next rows, histograms,
 replicas, their heaps of decoding sequences, the three trees over replicas (next wake, outstanding requests, timer), the tree over
-clients and their next rows, the ring of seconds, hits, records, request slots. A region starts
+clients and their next rows, the ring of seconds, hits, records, what a score is computed from, request slots. A region starts
 at the control word named `..._AT`; rows inside it have a fixed width. Requests and replicas are named by their index, so that a
 region can move when another grows.
 """
@@ -22,24 +22,25 @@ FAR = 1 << 62
 (
     NOW_NS, UNIFORM, ROUTER, LAST_PICK, RECORD_ONE_IN, SPECS, STREAMS, QUEUES, LEVELS, CLIENTS,
     SPECS_AT, ACCEPTS_AT, STREAMS_AT, QUEUES_AT, HISTOGRAMS_AT, REPLICAS_AT, HEAPS_AT, WAKES_AT, COUNTS_AT, TIMERS_AT, CLIENTS_AT,
-    CLIENT_TIMES_AT, PENDING_CLIENTS_AT, RING_AT, HITS_AT, RECORDS_AT, SLOTS_AT, BATCHES_AT, BACKLOGS_AT,
+    CLIENT_TIMES_AT, PENDING_CLIENTS_AT, RING_AT, HITS_AT, RECORDS_AT, SLOTS_AT, BATCHES_AT, BACKLOGS_AT, SCORES_AT,
     REPLICA_WIDTH, REPLICA_CAPACITY, HEAP_CAPACITY, CLIENT_LEAVES, SLOT_CAPACITY, HIT_CAPACITY, RECORD_CAPACITY,
     REPLICAS_USED, FREE_SLOT, REQUESTS, IN_FLIGHT, QUEUED, QUEUE_CHANGED, WATCHES,
     HITS, RECORDS, PENDING_CLIENTS, STALE_NS, RING_S, RING_LAST_NS, NEXT_ARRIVAL, LAST_BLOCK,
     REDISPATCHING, NEXT_REDISPATCH, UNDECIDED, CHOICE, STEPPED,
     BACKLOGS, BACKLOG_WIDTH, BACKLOG_NEED, BACKLOG_LOW, OFFERED, FLUSHING,
-) = range(62)  # fmt: skip
+    SCORE,
+) = range(64)  # fmt: skip
 CONTROL_WORDS = 64
 
-# Words of a replica spec; from S_LINEAR to S_CONTEXT_J they are floats, the constants of its step model. For a batcher,
+# Words of a replica spec; from S_LINEAR to S_WEIGHT they are floats, most of them constants of its step model. For a batcher,
 # S_PREFERRED and S_TIMES are places in the tables of batchers: whether a size is preferred, by size, and the measured time of a
 # batch of n items at n (S_TIMES is NONE where the formula holds).
 (
     S_SEATS, S_BUDGET, S_KV, S_WATERMARK, S_MOST, S_LONGEST, S_NET_NS, S_SLOPE_FX,
     S_LINEAR, S_HEAD, S_WEIGHTS, S_OVERLAP, S_ATTENTION, S_TOKEN, S_FIXED, S_SEQUENCE,
     S_TDP_W, S_BASE_W, S_WEIGHTS_J, S_TOKEN_J, S_HEAD_J, S_ATTENTION_J, S_CONTEXT_J,
-    S_BACKLOG_SEATS, S_BATCHER, S_DELAY_NS, S_LARGEST, S_PREFERRED, S_TIMES,
-) = range(29)  # fmt: skip
+    S_WEIGHT, S_BACKLOG_SEATS, S_BATCHER, S_DELAY_NS, S_LARGEST, S_PREFERRED, S_TIMES,
+) = range(30)  # fmt: skip
 SPEC_WIDTH = 32
 
 # Words of a stream: its rules, watch, integrals over time and counters.
@@ -101,8 +102,8 @@ RECORD_WIDTH = len(RECORD_COLUMNS)
 # `engine.Watch` in machine words.
 WATCH_DRAINED, WATCH_NOBODY, WATCH_ABOVE, WATCH_EMPTY, WATCH_IDLE = range(5)
 
-# Routers the kernel knows; all others are asked in Python.
-BY_OUTSTANDING, BY_RESERVED, IN_TURN, BY_DRAW, BY_TWO_DRAWS, ASK = range(6)
+# Routers the kernel knows; BY_SCORE calls a compiled score through its address, ASK lets Python choose.
+BY_OUTSTANDING, BY_RESERVED, IN_TURN, BY_DRAW, BY_TWO_DRAWS, BY_SCORE, ASK = range(7)
 
 # Why the kernel returns.
 REACHED, HIT, NEEDS_ARRIVALS, NEEDS_ROWS, NEEDS_SLOTS, NEEDS_HEAP, NEEDS_RECORDS, NEEDS_CHOICE, NEEDS_BACKLOG = range(9)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
+from numba.extending import intrinsic
 
 from sim.bins import BINS, MANTISSA_BITS
 from sim.dataplane.engine import IntArray
@@ -61,6 +63,23 @@ def compiled(signature: object) -> Callable[[Function], Function]:
             return cast(Function, njit(signature, cache=True, nogil=True, error_model="numpy", fastmath=False)(function))
 
     return decorate
+
+
+@intrinsic
+def _score_at(_: Any, address: Any, f: Any, features: Any, params: Any) -> Any:
+    """Call the compiled score of a router through its address, for the compiler."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        where, words, first_feature, first_param = values
+        kind = ir.FunctionType(ir.DoubleType(), [words.type, words.type])
+        function = builder.inttoptr(where, kind.as_pointer())
+        return builder.call(function, [builder.gep(words, [first_feature]), builder.gep(words, [first_param])])
+
+    return FLOAT(INT, FLOATS, INT, INT), generate
+
+
+# The score of a router: its address, the words as floats, where its features begin and where its parameters do.
+score_at: Any = _score_at
 
 
 @compiled(types.uint64(INT, INT, INT))

@@ -25,6 +25,7 @@ from sim.dataplane.kernel_layout import (
     BY_DRAW,
     BY_OUTSTANDING,
     BY_RESERVED,
+    BY_SCORE,
     BY_TWO_DRAWS,
     CHOICE,
     COUNTS_AT,
@@ -52,6 +53,7 @@ from sim.dataplane.kernel_layout import (
     R_LEFT,
     R_OUTSTANDING,
     R_RESERVED,
+    R_RUNNING,
     R_SPEC,
     R_WAKE_NS,
     REPLICA_CAPACITY,
@@ -60,7 +62,11 @@ from sim.dataplane.kernel_layout import (
     REPLICAS_USED,
     ROUTER,
     S_BACKLOG_SEATS,
+    S_KV,
     S_SEATS,
+    S_WEIGHT,
+    SCORE,
+    SCORES_AT,
     SPEC_WIDTH,
     SPECS_AT,
     STREAM_WIDTH,
@@ -84,6 +90,7 @@ from sim.dataplane.kernel_parts import (
     compiled,
     least_leaf,
     mix,
+    score_at,
     set_leaf,
     slot_at,
     slot_of,
@@ -100,6 +107,9 @@ from sim.dataplane.layout import (
     ROUTER_SECOND_DRAW,
     WAITED_FOR_ROOM,
 )
+from sim.policies.routers import FEATURES, KV_TOKENS, OUTSTANDING, RESERVED_TOKENS, RUNNING, SCORES_PER_UNIT, SEATS, WAITING, WEIGHT
+
+SCORE_FEATURES = len(FEATURES)
 
 # Routing.
 
@@ -121,14 +131,37 @@ def nth_candidate(m: IntArray, q: int, n: int) -> int:
     return NONE
 
 
-@compiled(INT(INTS, INT))
-def choose(m: IntArray, q: int) -> int:
+@compiled(INT(INTS, FLOATS, INT))
+def choose_by_score(m: IntArray, f: FloatArray, q: int) -> int:
+    """Index of the candidate with the least score of a router of the user's; NONE without a candidate."""
+    at, best, least = m[SCORES_AT], NONE, 0.0
+    for index in range(m[REPLICAS_USED]):
+        r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
+        if is_candidate(m, r, q):
+            s, load = m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH, m[r + R_OUTSTANDING] + m[r + R_BACKLOG]
+            f[at + OUTSTANDING] = load
+            f[at + WAITING] = load - m[r + R_RUNNING]
+            f[at + RUNNING] = m[r + R_RUNNING]
+            f[at + RESERVED_TOKENS] = m[r + R_RESERVED]
+            f[at + KV_TOKENS] = m[s + S_KV]
+            f[at + SEATS] = m[s + S_SEATS]
+            f[at + WEIGHT] = f[s + S_WEIGHT]
+            score = np.rint(score_at(m[SCORE], f, at, at + SCORE_FEATURES) * SCORES_PER_UNIT)
+            if best == NONE or score < least:
+                best, least = index, score
+    return best
+
+
+@compiled(INT(INTS, FLOATS, INT))
+def choose(m: IntArray, f: FloatArray, q: int) -> int:
     """Index of the router's choice; NONE without a candidate, UNKNOWN if Python must be asked."""
     router, width, replicas = m[ROUTER], m[REPLICA_WIDTH], m[REPLICAS_AT]
     if router == BY_OUTSTANDING and m[UNIFORM]:
         if m[m[COUNTS_AT] + 1] == NEVER_NS:
             return NONE
         return least_leaf(m, m[COUNTS_AT], m[REPLICA_CAPACITY])
+    if router == BY_SCORE:
+        return choose_by_score(m, f, q)
     count, best, first, after = 0, NONE, NONE, NONE
     least = FAR
     for index in range(m[REPLICAS_USED]):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import numpy as np
+from numba import cfunc
+from numba.core.errors import NumbaError
 
 from sim.dataplane import kernel_layout as k
 from sim.dataplane.engine import FloatArray, IntArray, PlaneConfig
+from sim.dataplane.kernel_parts import FLOAT, FLOATS
 from sim.dataplane.layout import NEVER_NS
-from sim.policies.routers import POWER_OF_TWO, RANDOM, ROUND_ROBIN, LeastKv, Router
+from sim.policies.routers import FEATURES, POWER_OF_TWO, RANDOM, ROUND_ROBIN, LeastKv, Router
+
+log = logging.getLogger(__name__)
 
 FIRST_REPLICAS, FIRST_SLOTS, FIRST_SEATS, SPARE_RECORDS, SPARE_ROWS = 8, 256, 64, 4_096, 1_024
 MECHANISMS = {ROUND_ROBIN: k.IN_TURN, RANDOM: k.BY_DRAW, POWER_OF_TWO: k.BY_TWO_DRAWS}
@@ -30,13 +40,34 @@ STEP_FIELDS = {
 }
 
 
-def mechanism(router: Router) -> int:
-    """How the kernel chooses for a router; routers with a score of their own are asked in Python."""
+def mechanism(router: Router, score: Any) -> int:
+    """How the kernel chooses for a router; `score` is its compiled score, if it has one."""
     if router.mechanism in MECHANISMS:
         return MECHANISMS[router.mechanism]
     if router.score is Router.score:
         return k.BY_OUTSTANDING
-    return k.BY_RESERVED if router.score is LeastKv.score else k.ASK
+    if router.score is LeastKv.score:
+        return k.BY_RESERVED
+    return k.ASK if score is None else k.BY_SCORE
+
+
+def compiled_score(router: Router) -> Any:
+    """Compile the score of a user's router to a function with an address; None for a built-in one, or if it needs Python.
+
+    The address is a word of the memory, so no router makes the kernel compile again.
+    """
+    if router.mechanism in MECHANISMS or router.score in (Router.score, LeastKv.score):
+        return None
+    return _compiled(router.score)
+
+
+@cache
+def _compiled(score: Callable[..., float]) -> Any:
+    try:
+        return cfunc(FLOAT(FLOATS, FLOATS), error_model="numpy")(score)
+    except NumbaError:
+        log.info("%s cannot be compiled; Python is asked for every request", score.__qualname__)
+        return None
 
 
 class Memory:
@@ -50,6 +81,8 @@ class Memory:
         # One step may take as many rows of a backlog as there are seats.
         self.backlog_need = max((spec.seats for spec in config.specs if spec.takes_backlogs), default=0) if config.backlogs else 0
         self.backlog_rows = self.backlog_need + SPARE_ROWS
+        self.score = compiled_score(config.router)
+        self.params = config.router.params() if self.score is not None else ()
         self.replicas, self.slots = FIRST_REPLICAS, FIRST_SLOTS
         self.heap = min(FIRST_SEATS, max((spec.seats for spec in config.specs), default=1))
         self.m: IntArray
@@ -73,6 +106,7 @@ class Memory:
             k.HISTOGRAMS_AT: streams * k.HISTOGRAM_WIDTH,
             k.RING_AT: 2 * (config.ring_s + 1),
             k.HITS_AT: (2 * streams + 4 * len(config.max_queue) + 8) * k.HIT_WIDTH,
+            k.SCORES_AT: len(FEATURES) + len(self.params),
             k.CLIENTS_AT: self.clients * k.CLIENT_WIDTH,
             k.CLIENT_TIMES_AT: 2 * leaves,
             k.PENDING_CLIENTS_AT: self.clients * k.PENDING_WIDTH,
@@ -124,7 +158,8 @@ class Memory:
         m, config = self.m, self.config
         for word, value in {
             k.NOW_NS: config.start_ns,
-            k.ROUTER: mechanism(config.router),
+            k.ROUTER: mechanism(config.router, self.score),
+            k.SCORE: 0 if self.score is None else self.score.address,
             k.UNIFORM: len({(spec.streams, spec.longest) for spec in config.specs}) < 2,
             k.LAST_PICK: -1,
             k.RECORD_ONE_IN: config.records,
@@ -148,6 +183,7 @@ class Memory:
         }.items():
             m[word] = value
         self.region(k.CLIENT_TIMES_AT)[:] = NEVER_NS
+        self.f[m[k.SCORES_AT] + len(FEATURES) : m[k.SCORES_AT] + self.sizes[k.SCORES_AT]] = self.params
         self._fill_specs()
         self._fill_streams()
         queues = self.region(k.QUEUES_AT).reshape(-1, self.queue_width)
@@ -202,6 +238,7 @@ class Memory:
                 self.m[row + word] = value
             for word, name in STEP_FIELDS.items():
                 self.f[row + word] = getattr(step, name)
+            self.f[row + k.S_WEIGHT] = spec.weight
         accepts = self.region(k.ACCEPTS_AT).reshape(len(self.config.specs), len(self.config.streams))
         for number, spec in enumerate(self.config.specs):
             accepts[number] = [spec.accepts(stream) for stream in range(len(self.config.streams))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sim.dataplane import layout
 from sim.dataplane.state import Replica, Request
-from sim.policies.routers import POWER_OF_TWO, RANDOM, ROUND_ROBIN, Router
+from sim.policies.routers import POWER_OF_TWO, RANDOM, ROUND_ROBIN, Router, comparable
 from sim.rng import mix64
 
 
@@ -30,4 +30,4 @@ def choose(router: Router, request: Request, candidates: list[Replica], last_pic
         second += second >= first
         return min(candidates[first], candidates[second], key=lambda replica: (replica.load, replica.index))
     params = router.params()
-    return min(candidates, key=lambda replica: (round(router.score(replica.features(), params), 9), replica.index))
+    return min(candidates, key=lambda replica: (comparable(router.score(replica.features(), params)), replica.index))

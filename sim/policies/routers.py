@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from math import isfinite
 from typing import ClassVar
 
 from sim.registry import register
@@ -15,7 +16,19 @@ from sim.registry import register
 OUTSTANDING, WAITING, RUNNING, RESERVED_TOKENS, KV_TOKENS, SEATS, WEIGHT = range(7)
 FEATURES = ("outstanding", "waiting", "running", "reserved_tokens", "kv_tokens", "seats", "weight")
 
+SCORES_PER_UNIT = 1e9
 BY_SCORE, ROUND_ROBIN, RANDOM, POWER_OF_TWO = range(4)
+
+
+def comparable(score: float) -> float:
+    """Return a score as routers compare it: in whole units of 1e-9, so that the last bits of a float decide nothing.
+
+    Examples
+    --------
+    >>> comparable(0.1 + 0.2) == comparable(0.3)
+    True
+    """
+    return round(score * SCORES_PER_UNIT) if isfinite(score) else score
 
 
 class Router:

@@ -32,9 +32,33 @@ from sim.dataplane.engine import (
 from sim.dataplane.layout import NEVER_NS
 from sim.domain.traffic import NO_DEADLINE, RequestBlock
 from sim.perf.steptime import FRACTION_BITS, StepModel
-from sim.policies.routers import LeastKv, LeastOutstanding, PowerOfTwo, Random, RoundRobin
+from sim.policies.routers import (
+    KV_TOKENS,
+    OUTSTANDING,
+    RESERVED_TOKENS,
+    SEATS,
+    WAITING,
+    WEIGHT,
+    LeastKv,
+    LeastOutstanding,
+    PowerOfTwo,
+    Random,
+    RoundRobin,
+    Router,
+)
 
-ROUTERS = (LeastOutstanding, LeastKv, RoundRobin, Random, PowerOfTwo)
+
+@dataclass
+class Mixed(Router):
+    """A score of the user's own."""
+
+    @staticmethod
+    def score(f: Sequence[float], p: Sequence[float]) -> float:
+        """Rank by requests, and by how full the cache would be."""
+        return 0.3 * f[OUTSTANDING] + 0.7 * f[WAITING] + f[RESERVED_TOKENS] / (1.0 + f[KV_TOKENS]) - 0.01 * f[WEIGHT] * f[SEATS]
+
+
+ROUTERS = (LeastOutstanding, LeastKv, RoundRobin, Random, PowerOfTwo, Mixed)
 ADD, DRAIN, KILL, KILL_TWO, VIEW, WATCH, SUBMIT = "add", "drain", "kill", "kill two", "view", "watch", "submit"
 Tables = dict[str, npt.NDArray[np.generic]]
 

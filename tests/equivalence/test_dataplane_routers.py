@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,18 @@ import pytest
 from engine_kit import MS, requests, spec
 from play import end, go, outcome, start
 
+import sim.dataplane.kernel
+from sim.dataplane.compiled import CompiledPlane
 from sim.dataplane.engine import DataPlane
+from sim.dataplane.kernel_layout import ASK, BY_RESERVED, BY_SCORE, ROUTER
 from sim.dataplane.layout import ROUTER_FIRST_DRAW, ROUTER_SECOND_DRAW
+from sim.dataplane.reference import ReferencePlane
 from sim.policies.routers import (
+    KV_TOKENS,
+    OUTSTANDING,
+    RESERVED_TOKENS,
     RUNNING,
+    SEATS,
     WAITING,
     WEIGHT,
     LeastKv,
@@ -165,3 +174,45 @@ def test_waiting_and_running_are_told_apart(engine: Engine) -> None:
     done = outcome(engine, rows, replicas=(0, 1), specs=specs, router=FewestWaiting())
     # 0: tie. 1: 1 running on replica 0. 2: one each, tie: it waits on replica 0. From then on replica 0 has one waiting.
     assert done.column("replica") == [0, 1, 0, 1, 1, 1, 1, 1]
+
+
+@dataclass
+class Everything(Router):
+    """Every feature, each with a weight of its own; replicas that nobody wants are infinitely far."""
+
+    outstanding: float = 0.31
+    waiting: float = 1.7
+    running: float = -0.013
+    reserved: float = 0.0007
+    capacity: float = -0.0003
+
+    @staticmethod
+    def score(f: Sequence[float], p: Sequence[float]) -> float:
+        """Rank by all of them."""
+        if f[SEATS] < 2:
+            return math.inf
+        mixed = p[0] * f[OUTSTANDING] + p[1] * f[WAITING] + p[2] * f[RUNNING] + p[3] * f[RESERVED_TOKENS] + p[4] * f[KV_TOKENS]
+        return mixed / math.sqrt(f[WEIGHT])
+
+
+@dataclass
+class InPython(Everything):
+    """The same in a way that no compiler takes."""
+
+    @staticmethod
+    def score(f: Sequence[float], p: Sequence[float]) -> float:
+        """Rank by all of them."""
+        return {"score": Everything.score(f, p)}.popitem()[1]
+
+
+@pytest.mark.parametrize(("router", "how"), [(Everything(), BY_SCORE), (InPython(), ASK), (LeastKv(), BY_RESERVED)])
+def test_a_score_is_called_through_its_address_or_else_in_python(router: Router, how: int) -> None:
+    """Both give the choices of the reference; no router makes the kernel compile again."""
+    specs = [spec(seats=1), spec(seats=4, weight=2.0), spec(seats=8, kv_tokens=400, weight=3.0)]
+    rows = requests(*[(k * MS, 10 + 7 * k % 50, 5 + k % 11) for k in range(60)])
+    planes = [start(engine, rows, replicas=(0, 1, 2, 1), specs=specs, router=router) for engine in (ReferencePlane, CompiledPlane)]
+    assert planes[1].memory.m[ROUTER] == how  # type: ignore[attr-defined]
+    chosen = [end(plane).column("replica") for plane in planes]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen[0])) >= 2
+    assert len(sim.dataplane.kernel.advance.nopython_signatures) == 1
