@@ -189,6 +189,8 @@ HOUR = 3_600_000_000_000
         ("windows", {"stream": 0, "start_ns": HOUR}, {"in_flight_end": 7}, "requests in = "),
         ("windows", {"stream": 1}, {"completed": 2}, "total = completed"),
         ("windows", {"stream": 1}, {"good_e2e": 9}, "total = completed"),
+        ("windows", {"stream": 1}, {"missed_slow": 9}, "has one cause"),
+        ("windows", {"stream": 0, "start_ns": HOUR}, {"missed_slow": 0}, "has one cause"),
         ("windows", {"stream": 2, "start_ns": HOUR}, {"start_ns": HOUR + 1}, "without gaps"),
         ("histograms", {"stream": 0, "latency": "tpot"}, {"count": 44}, "histogram counts"),
         ("attribution", {"row": 1}, {"amount_nano_usd": 1}, "parts of a ledger row"),

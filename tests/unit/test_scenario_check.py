@@ -127,6 +127,7 @@ def test_the_good_scenario_has_no_problem():
         ("failures", [Failure("1h", "h100", nodes=0)], "failures[0].nodes", "is out of range"),
         ("account", Account(timezone="Europe/Berln"), "account.timezone", "did you mean 'Europe/Berlin'?"),
         ("account", Account(timezone="../../etc/passwd"), "account.timezone", "is not a time zone"),
+        ("services.chat.timezone", "Europe/Berln", "services.chat.timezone", "did you mean 'Europe/Berlin'?"),
         ("account", Account(name=" "), "account.name", "is empty"),
         ("energy", Energy(pue=0.9), "energy.pue", "is out of range"),
         ("energy", Energy(usd_per_kwh=-0.1), "energy.usd_per_kwh", "is out of range"),
