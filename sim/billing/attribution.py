@@ -198,20 +198,29 @@ class Attribution:
         return {key: part for key, part in zip(keys, parts, strict=True) if part}
 
     def _payers(self, row: RowWeights, names: Sequence[str]) -> list[tuple[int, float]]:
-        in_row: dict[int, float] = {}
-        for (_, _, name, stream), part in row.busy.items():
-            if name in names:
-                in_row[stream] = in_row.get(stream, 0.0) + part.accelerator_ns
-        so_far: dict[int, float] = {}
-        for name in names:
-            for stream, busy_ns in self._busy_so_far.get(name, {}).items():
-                so_far[stream] = so_far.get(stream, 0.0) + busy_ns
-        equally = {stream: 1.0 for name in names for stream in self._may_use.get(name, [])}
-        for candidates in (in_row, so_far, equally):
+        for candidates_of in (self._in_row, self._so_far, self._equally):
+            candidates = candidates_of(row, names)
             total = math.fsum(candidates.values())
             if total > 0:
                 return [(stream, weight / total) for stream, weight in sorted(candidates.items())]
         return [(NO_STREAM, 1.0)]
+
+    def _in_row(self, row: RowWeights, names: Sequence[str]) -> dict[int, float]:
+        busy: dict[int, float] = {}
+        for (_, _, name, stream), part in row.busy.items():
+            if name in names:
+                busy[stream] = busy.get(stream, 0.0) + part.accelerator_ns
+        return busy
+
+    def _so_far(self, _: RowWeights, names: Sequence[str]) -> dict[int, float]:
+        busy: dict[int, float] = {}
+        for name in names:
+            for stream, busy_ns in self._busy_so_far.get(name, {}).items():
+                busy[stream] = busy.get(stream, 0.0) + busy_ns
+        return busy
+
+    def _equally(self, _: RowWeights, names: Sequence[str]) -> dict[int, float]:
+        return {stream: 1.0 for name in names for stream in self._may_use.get(name, [])}
 
 
 def _check_slice(piece: UsageSlice) -> None:
