@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from sim.app.sheet_pools import pool_report
 from sim.domain.hardware import Provenance
+from sim.perf.steptime import ONE_NS_FX
 from sim.policies.placement import SPOT
 from sim.scenario.resolve import REPLICA_STAGES, STAGES, ReplicaKind, Resolved, ResolvedPool
 
@@ -84,16 +85,7 @@ def _spot_numbers(about: str, pool: ResolvedPool, resolved: Resolved) -> Iterato
 
 def _kind_numbers(kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
     about = f"{kind.deployment} on {kind.pool}"
-    provenance = kind.fit.provenance
-    source = f"fit {kind.fit.name}: {provenance.source}, {provenance.date}"
-    for item in fields(kind.step):
-        if item.name != "validity":
-            unit = next((unit for ending, unit in _STEP_UNITS.items() if item.name.endswith(ending)), "")
-            yield Number(about, f"step {item.name}", getattr(kind.step, item.name), unit, source, kind.step.validity)
-    yield _row(about, "front end", kind.engine.front_end_s, "s", kind.engine.provenance)
-    memory = "computed from the memory of the accelerators" if kind.memory is not None else SCENARIO
-    yield Number(about, "KV cache", float(kind.kv_tokens), "tokens", memory, "assumed")
-    yield _row(about, "weights", kind.weight_bytes / 1e9, "GB", kind.model.provenance)
+    yield from _llm_numbers(about, kind) if kind.config.batcher is None else _batcher_numbers(about, kind, resolved)
     cold_start = resolved.pools[kind.pool].config.cold_start
     for stage in STAGES:
         row = resolved.catalog.cold_starts[cold_start.storage if stage == "loading" else stage]
@@ -102,3 +94,31 @@ def _kind_numbers(kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
         own = getattr(cold_start, stage).median_s is not None
         name = f"{stage}, p50 / p95" + (f" from {cold_start.storage}" if stage == REPLICA_STAGES[0] else "")
         yield Number(about, name, value, "s", SCENARIO, "assumed") if own else _row(about, name, value, "s", row.provenance)
+
+
+def _llm_numbers(about: str, kind: ReplicaKind) -> Iterator[Number]:
+    assert kind.model is not None
+    assert kind.engine is not None
+    assert kind.fit is not None
+    provenance = kind.fit.provenance
+    source = f"fit {kind.fit.name}: {provenance.source}, {provenance.date}"
+    for item in fields(kind.step):
+        if item.name not in ("validity", "batch_fx"):
+            unit = next((unit for ending, unit in _STEP_UNITS.items() if item.name.endswith(ending)), "")
+            yield Number(about, f"step {item.name}", getattr(kind.step, item.name), unit, source, kind.step.validity)
+    yield _row(about, "front end", kind.engine.front_end_s, "s", kind.engine.provenance)
+    memory = "computed from the memory of the accelerators" if kind.memory is not None else SCENARIO
+    yield Number(about, "KV cache", float(kind.kv_tokens), "tokens", memory, "assumed")
+    yield _row(about, "weights", kind.weight_bytes / 1e9, "GB", kind.model.provenance)
+
+
+def _batcher_numbers(about: str, kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
+    """What a batcher's user has measured, and the power of the accelerator with the uses that they say."""
+    step, most = kind.step, len(kind.step.batch_fx)
+    for items in sorted({1, *(2**power for power in range(most.bit_length())), most}):
+        yield Number(about, f"batch of {items}", step.batch_fx[items - 1] / ONE_NS_FX, "ns", SCENARIO, "assumed")
+    power = resolved.pools[kind.pool].accelerator.power.provenance
+    yield _row(about, "step base_w", step.base_w, "W", power)
+    yield _row(about, "energy of an item above", step.token_j, "J", power)
+    yield Number(about, "front end", kind.front_end_s, "s", SCENARIO, "assumed")
+    yield Number(about, "weights", kind.weight_bytes / 1e9, "GB", SCENARIO, "assumed")

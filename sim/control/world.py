@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sim.control.taps import Taps
-from sim.dataplane.engine import UNLIMITED, DataPlane, PlaneConfig, ReplicaSpec, StreamRules
+from sim.dataplane.engine import UNLIMITED, Batcher, DataPlane, PlaneConfig, ReplicaSpec, StreamRules
 from sim.dataplane.reference import ReferencePlane
 from sim.domain.traffic import RequestBlock, Source, Stream
 from sim.errors import InputError, Problems
@@ -132,10 +132,10 @@ def _build_plane(world: World, services: list[str]) -> None:
         keys.append(_key(scenario, name))
         numbers_of[name] = frozenset(range(len(streams), len(streams) + len(source.segments)))
         for segment in source.segments:
-            stream = Stream(len(world.streams), name, segment, service.priority)
+            stream = Stream(len(world.streams), name, segment, service.priority_of(segment))
             streams.append(stream)
             world.streams.append(stream)
-            rules.append(_rules(service, queue))
+            rules.append(_rules(service, segment, queue))
     accepted: dict[str, frozenset[int]] = {}
     for name in scenario.deployments:
         users = [service for service in services if name in scenario.services[service].deployments]
@@ -172,28 +172,42 @@ def _ns(seconds: float | None) -> int:
     return NEVER_NS if seconds is None else round(seconds * NS_PER_S)
 
 
-def _rules(service: Service, queue: int) -> StreamRules:
+def _rules(service: Service, segment: str, queue: int) -> StreamRules:
     return StreamRules(
         queue=queue,
-        priority=service.priority,
+        priority=service.priority_of(segment),
         max_attempts=service.max_attempts,
         queue_timeout_ns=_ns(service.queue_timeout_s),
         ttft_ns=_ns(service.slo.ttft_s),
         tpot_ns=_ns(service.slo.tpot_s),
         e2e_ns=_ns(service.slo.e2e_s),
+        batcher_queue=_or_unlimited(service.max_waiting_of(segment)),
+        late_waits=service.timeout_action_of(segment) == "wait",
     )
 
 
 def _spec(kind: ReplicaKind, row: int, streams: frozenset[int]) -> ReplicaSpec:
     config = kind.config
+    net_ns, max_outstanding = round(kind.front_end_s * NS_PER_S), _or_unlimited(kind.max_outstanding)
+    if config.batcher is not None:
+        return ReplicaSpec(
+            kind=row,
+            seats=1,
+            token_budget=config.batcher.max_batch,
+            kv_tokens=0,
+            max_outstanding=max_outstanding,
+            streams=streams,
+            net_ns=net_ns,
+            batcher=Batcher(tuple(config.batcher.preferred_sizes), round(config.batcher.max_delay_s * NS_PER_S)),
+        )
     return ReplicaSpec(
         kind=row,
         seats=config.max_num_seqs,
         token_budget=config.max_num_batched_tokens,
         kv_tokens=kind.kv_tokens,
         watermark_tokens=config.watermark_tokens,
-        max_model_len=kind.max_model_len,
-        max_outstanding=_or_unlimited(kind.max_outstanding),
+        max_model_len=_or_unlimited(kind.max_model_len),
+        max_outstanding=max_outstanding,
         streams=streams,
-        net_ns=round(kind.engine.front_end_s * NS_PER_S),
+        net_ns=net_ns,
     )

@@ -1,5 +1,6 @@
 """The whole input of a run: its dataclasses, their check, and what they resolve to."""
 
+from sim.scenario.batcher import DynamicBatcher
 from sim.scenario.model import (
     Account,
     ColdStart,
@@ -8,10 +9,25 @@ from sim.scenario.model import (
     Failure,
     Pool,
     Scenario,
+    SegmentRules,
     Service,
     Slo,
     Spot,
     StageTime,
 )
 
-__all__ = ["Account", "ColdStart", "Deployment", "Energy", "Failure", "Pool", "Scenario", "Service", "Slo", "Spot", "StageTime"]
+__all__ = [
+    "Account",
+    "ColdStart",
+    "Deployment",
+    "DynamicBatcher",
+    "Energy",
+    "Failure",
+    "Pool",
+    "Scenario",
+    "SegmentRules",
+    "Service",
+    "Slo",
+    "Spot",
+    "StageTime",
+]

@@ -12,6 +12,7 @@ from sim.catalog.loader import Catalog, load_catalog
 from sim.errors import InputError, Problems
 from sim.policies.taps.base import check_table
 from sim.scenario.check_fleet import check_deployment, check_quotas
+from sim.scenario.check_services import check_kinds
 from sim.scenario.model import ENGINES, FAILURES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service, Spot
 from sim.scenario.plain import scenario_from_plain
 from sim.scenario.resolve import STAGES
@@ -160,9 +161,9 @@ def _check_service(name: str, service: Service, scenario: Scenario, problems: Pr
     _check_between(f"{path}.queue_timeout_s", service.queue_timeout_s, 0.0, LONGEST_S, problems, above=True)
     _check_between(f"{path}.max_queue", service.max_queue, 0, 10**9, problems)
     _check_between(f"{path}.max_attempts", service.max_attempts, 1, 1000, problems)
-    _check_between(f"{path}.priority", service.priority, -1000, 1000, problems)
     if service.timezone is not None:
         _check_timezone(f"{path}.timezone", service.timezone, problems)
+    check_kinds(name, service, scenario, problems)
 
 
 def _check_list(path: str, listed: list[str], kind: str, known: Mapping[str, object], problems: Problems) -> None:

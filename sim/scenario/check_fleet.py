@@ -10,6 +10,7 @@ from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.memory import kv_capacity
 from sim.perf.steptime import KV_BYTES, check_parallel
+from sim.scenario.batcher import check_fits, check_no_llm_settings
 from sim.scenario.model import Deployment, Pool, Scenario
 
 MOST_SEATS = 65_536
@@ -28,9 +29,14 @@ def check_deployment(path: str, deployment: Deployment, pools: Mapping[str, Pool
     ----------
     path : dotted path of the deployment. pools : those of the scenario.
     """
-    model = catalog.get("models", deployment.model, f"{path}.model", problems)
-    engine = catalog.get("engines", deployment.engine, f"{path}.engine", problems)
-    sound = _check_settings(path, deployment, model, problems)
+    model, engine, sound = None, None, False
+    if deployment.batcher is None:
+        model = catalog.get("models", deployment.model, f"{path}.model", problems)
+        engine = catalog.get("engines", deployment.engine, f"{path}.engine", problems)
+        sound = _check_settings(path, deployment, model, problems)
+    else:
+        _check_batcher(path, deployment, pools, catalog, problems)
+    _check_life(path, deployment, problems)
     deployment.autoscaler.problems(f"{path}.autoscaler", problems)
     known = pools or ["none is defined"]
     problems.check(bool(deployment.pools), f"{path}.pools", deployment.pools, "names no pool", choices=known)
@@ -67,9 +73,6 @@ def _check_settings(path: str, deployment: Deployment, model: Model | None, prob
         1 <= kv <= MOST_KV_TOKENS, f"{path}.kv_tokens", kv, "is out of range", f"1 to {MOST_KV_TOKENS}"
     ):
         problems.check(watermark < kv, f"{path}.watermark_tokens", watermark, "is all of the KV cache", f"below {kv}")
-    outstanding = deployment.max_outstanding
-    within = outstanding is None or 0 <= outstanding <= 10**9
-    problems.check(within, f"{path}.max_outstanding", outstanding, "must not be negative", ">= 0, 0 for no bound")
     longest = deployment.max_model_len
     if longest is not None:
         most = MOST_KV_TOKENS if model is None else model.max_model_len
@@ -78,11 +81,36 @@ def _check_settings(path: str, deployment: Deployment, model: Model | None, prob
     stages = deployment.pipeline_parallel
     most_stages = MOST_STAGES if model is None else model.layers
     problems.check(1 <= stages <= most_stages, f"{path}.pipeline_parallel", stages, "is out of range", f"1 to {most_stages}")
+    return sound
+
+
+def _check_life(path: str, deployment: Deployment, problems: Problems) -> None:
+    """Check what every replica has, whatever it serves."""
+    outstanding = deployment.max_outstanding
+    within = outstanding is None or 0 <= outstanding <= 10**9
+    problems.check(within, f"{path}.max_outstanding", outstanding, "must not be negative", ">= 0, 0 for no bound")
     grace_s = deployment.drain_grace_s
     within = grace_s is None or 0 <= grace_s <= MOST_GRACE_S
     problems.check(within, f"{path}.drain_grace_s", grace_s, "is out of range", f"0 to {MOST_GRACE_S:g}")
     problems.check(deployment.start in STARTS, f"{path}.start", deployment.start, "is not a start", choices=STARTS)
-    return sound
+
+
+def _check_batcher(path: str, deployment: Deployment, pools: Mapping[str, Pool], catalog: Catalog, problems: Problems) -> None:
+    """Check a batcher, that nothing of an LLM is set beside it, and that the model fits the accelerators."""
+    batcher = deployment.batcher
+    assert batcher is not None
+    batcher.problems(f"{path}.batcher", problems)
+    check_no_llm_settings(path, deployment, Deployment(), problems)
+    wanted = [name for name in deployment.autoscaler.metric_names() if name == "kv_utilization"]
+    problems.check(not wanted, f"{path}.autoscaler", "kv_utilization", "is of an LLM; a batcher has no KV cache", "another metric")
+    instances = [
+        catalog.instances[pools[name].instance]
+        for name in deployment.pools
+        if name in pools and pools[name].instance in catalog.instances
+    ]
+    check_fits(
+        f"{path}.batcher", batcher, {each.accelerator: catalog.accelerators[each.accelerator] for each in instances}, problems
+    )
 
 
 def _check_on_instance(

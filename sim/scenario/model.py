@@ -13,12 +13,14 @@ from sim.policies.base import Autoscaler
 from sim.policies.placement import InOrder, Placement
 from sim.policies.routers import LeastOutstanding, Router
 from sim.policies.taps.base import Tap
+from sim.scenario.batcher import DynamicBatcher
 from sim.units import duration_ns, instant
 from sim.workload.base import Workload
 
 ENGINES = ("compiled", "reference")
 PURCHASE_OPTIONS = ("on_demand", "spot")
 FAILURES = ("crash", "no_capacity")
+TIMEOUTS = ("abandon", "wait")
 
 
 @dataclass
@@ -38,6 +40,20 @@ class Slo:
 
 
 @dataclass
+class SegmentRules:
+    """How one segment is treated; None takes what its service says.
+
+    Parameters
+    ----------
+    priority, max_waiting, timeout_action : as in `Service`.
+    """
+
+    priority: int | None = None
+    max_waiting: int | None = None
+    timeout_action: str | None = None
+
+
+@dataclass
 class Service:
     """An endpoint: its traffic, where it goes, its targets and its queue.
 
@@ -48,6 +64,10 @@ class Service:
     queue_timeout_s : a request not admitted this long after its arrival is abandoned; None for never.
     max_queue : bound of the service queue for new arrivals; None for no bound.
     max_attempts : attempts before a request on killed replicas fails.
+    max_waiting : in a batcher, a new request is turned away if as many of its priority wait on the replica; None for no bound.
+    timeout_action : what a batcher does with a request past `queue_timeout_s`: "abandon" lets it leave, "wait" puts it behind the
+        others of its priority.
+    segment_rules : segment -> how it is treated where it differs.
     timezone : of the months and weeks in which its SLOs are judged; None for the account's.
     """
 
@@ -59,7 +79,24 @@ class Service:
     queue_timeout_s: float | None = None
     max_queue: int | None = None
     max_attempts: int = 3
+    max_waiting: int | None = None
+    timeout_action: str = "abandon"
+    segment_rules: dict[str, SegmentRules] = field(default_factory=dict)
     timezone: str | None = None
+
+    def priority_of(self, segment: str) -> int:
+        """Return the priority of a segment."""
+        own = self.segment_rules.get(segment, SegmentRules()).priority
+        return self.priority if own is None else own
+
+    def max_waiting_of(self, segment: str) -> int | None:
+        """Return how many of its priority may wait on a batcher before a request of a segment is turned away."""
+        own = self.segment_rules.get(segment, SegmentRules()).max_waiting
+        return self.max_waiting if own is None else own
+
+    def timeout_action_of(self, segment: str) -> str:
+        """Return what a batcher does with a late request of a segment."""
+        return self.segment_rules.get(segment, SegmentRules()).timeout_action or self.timeout_action
 
 
 @dataclass
@@ -73,11 +110,14 @@ class Deployment:
     max_num_seqs, max_num_batched_tokens : seats and tokens of a step.
     max_model_len : longest prompt + output; None for the model's.
     watermark_tokens : KV left free at an admission while something runs.
-    max_outstanding : most requests waiting and running on a replica; None for 2 x max_num_seqs, 0 for no bound.
+    max_outstanding : most requests waiting and running on a replica; None for 2 x max_num_seqs (no bound with a batcher), 0 for no
+        bound.
     kv_tokens : measured KV capacity; None computes it from memory.
     autoscaler : how many replicas. pools : pools its nodes may come from, in this order. placement : how many in each of them.
     drain_grace_s : a draining replica is killed after so long; None waits until its last request is done.
     start : "ready" (the first replicas are up at the start) or "cold".
+    batcher : set for a model that is not an LLM; it takes the place of all settings from `model` to `kv_tokens`, `max_outstanding`
+        aside.
     """
 
     model: str = "llama-3.1-8b"
@@ -97,6 +137,7 @@ class Deployment:
     placement: Placement = field(default_factory=InOrder)
     drain_grace_s: float | None = None
     start: str = "ready"
+    batcher: DynamicBatcher | None = None
 
     @property
     def accelerators(self) -> int:
@@ -274,6 +315,11 @@ class Scenario:
         if self.records == "none":
             return 0
         return 1 if self.records == "all" else int(self.records.removeprefix("sample:"))
+
+    def in_items(self, service: str) -> bool:
+        """Whether the requests of a service bring items, not tokens: its deployments have batchers."""
+        known = (self.deployments.get(name) for name in self.services[service].deployments)
+        return any(deployment is not None and deployment.batcher is not None for deployment in known)
 
     def planes(self) -> list[list[str]]:
         """Return the services grouped into data planes: services that share a deployment share a plane."""

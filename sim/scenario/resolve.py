@@ -46,7 +46,8 @@ class ReplicaKind:
 
     Parameters
     ----------
-    kv_tokens : KV capacity. memory : how it comes about, None where the scenario states `kv_tokens` itself.
+    model, engine, fit : rows of the catalog; None where a batcher serves a model that is not an LLM.
+    kv_tokens : KV capacity, 0 of a batcher. memory : how it comes about, None where the scenario states `kv_tokens` itself.
     weight_bytes : what `loading` moves. stages_s : stage -> (median, 95th percentile) of its duration in seconds,
         those of a fresh node included.
     """
@@ -54,9 +55,9 @@ class ReplicaKind:
     deployment: str
     pool: str
     config: Deployment
-    model: Model
-    engine: Engine
-    fit: StepFit
+    model: Model | None
+    engine: Engine | None
+    fit: StepFit | None
     step: StepModel
     kv_tokens: int
     memory: KvCapacity | None
@@ -64,14 +65,24 @@ class ReplicaKind:
     stages_s: dict[str, tuple[float, float]]
 
     @property
-    def max_model_len(self) -> int:
-        """Longest prompt and output together, in tokens."""
-        return self.config.max_model_len or self.model.max_model_len
+    def max_model_len(self) -> int | None:
+        """Longest prompt and output together, in tokens; None for a model that is not an LLM."""
+        return None if self.model is None else self.config.max_model_len or self.model.max_model_len
+
+    @property
+    def front_end_s(self) -> float:
+        """Front-end and network time that is added to every latency."""
+        if self.config.batcher is not None:
+            return self.config.batcher.front_end_s
+        assert self.engine is not None
+        return self.engine.front_end_s
 
     @property
     def max_outstanding(self) -> int | None:
         """Most requests waiting and running on a replica; None for no bound."""
         wanted = self.config.max_outstanding
+        if self.config.batcher is not None:
+            return wanted or None
         return 2 * self.config.max_num_seqs if wanted is None else (wanted or None)
 
 
@@ -126,6 +137,12 @@ def _pool(name: str, pool: Pool, catalog: Catalog) -> ResolvedPool:
 
 
 def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalog) -> ReplicaKind:
+    batcher = deployment.batcher
+    if batcher is not None:
+        load_bytes = batcher.weights_gb * 1e9
+        step = batcher.step_model(pool.accelerator)
+        stages_s = _stages_s(pool, catalog, load_bytes)
+        return ReplicaKind(name, pool.name, deployment, None, None, None, step, 0, None, load_bytes, stages_s)
     model, engine = catalog.models[deployment.model], catalog.engines[deployment.engine]
     fit = catalog.fits[fit_key(pool.accelerator.name, engine.kernels, deployment.weight_dtype)]
     memory = None
@@ -154,9 +171,14 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
     kv_tokens = deployment.kv_tokens if memory is None else memory.tokens
     assert kv_tokens is not None
     load_bytes = weight_bytes(model, deployment.weight_dtype)
-    loading_s = {stage: _stage_s(stage, pool.config.cold_start, catalog, load_bytes) for stage in REPLICA_STAGES}
-    stages_s = {**pool.stages_s, **loading_s}
+    stages_s = _stages_s(pool, catalog, load_bytes)
     return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, load_bytes, stages_s)
+
+
+def _stages_s(pool: ResolvedPool, catalog: Catalog, load_bytes: float) -> dict[str, tuple[float, float]]:
+    """Return the stages of a replica on a fresh node: those of the node, then its own."""
+    own = {stage: _stage_s(stage, pool.config.cold_start, catalog, load_bytes) for stage in REPLICA_STAGES}
+    return {**pool.stages_s, **own}
 
 
 def _stage_s(stage: str, cold_start: ColdStart, catalog: Catalog, moved_bytes: float) -> tuple[float, float]:

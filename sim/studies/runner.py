@@ -104,7 +104,8 @@ def _fleet(world: World, deployment: str) -> dict[str, object]:
 
 
 def _step_model(kind: ReplicaKind) -> dict[str, object]:
-    return {"validity": kind.step.validity, "fit": kind.fit.provenance.source, "kv_tokens": kind.kv_tokens}
+    source = "scenario" if kind.fit is None else kind.fit.provenance.source
+    return {"validity": kind.step.validity, "fit": source, "kv_tokens": kind.kv_tokens}
 
 
 def _spot_market(resolved: Resolved, pool: ResolvedPool) -> dict[str, object]:

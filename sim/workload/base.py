@@ -83,6 +83,10 @@ class Workload:
         """Return the names of the segments, or None where only the opened source knows them."""
         return (ONE_SEGMENT,)
 
+    def largest_items(self) -> int | None:
+        """Return how many items its largest request brings; None for a workload whose requests are of tokens."""
+        return None
+
     def expected_load(self, start: datetime, horizon_ns: int) -> ExpectedLoad:
         """Return what is known of the load before the run (for the capacity sheet).
 

@@ -44,6 +44,11 @@ class TokenDistribution:
         """Mean number of tokens: the sum of the survival function."""
         return float(self.survival.sum())
 
+    @property
+    def largest(self) -> int:
+        """The largest count there can be."""
+        return len(self.survival) - 1
+
     def quantile(self, above: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """Return the smallest count that is exceeded with at most the given probability.
 

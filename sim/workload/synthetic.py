@@ -145,7 +145,7 @@ class Synthetic(Workload):
         base = preset(self.preset)
         cv = base.renewal_cv if self.renewal_cv is None else self.renewal_cv
         rate = self._rate(start)
-        _check_peak(rate, start, horizon_ns)
+        check_peak(rate, start, horizon_ns)
         arrivals = OpenArrivals(
             rate, gap_table(self.renewal_family, cv), self._lengths(), SegmentShares(segment_shares(self.segments))
         )
@@ -214,7 +214,7 @@ class Poisson(Workload):
         return RequestLengths(self.prompt.distribution(base.prompt), self.output.distribution(base.output), spearman=0.0)
 
 
-def _check_peak(rate: RateModel, start: datetime, horizon_ns: int) -> None:
+def check_peak(rate: RateModel, start: datetime, horizon_ns: int) -> None:
     """Refuse a rate that grows beyond what can be generated; the plan is only followed where a bound does not settle it."""
     months = horizon_ns / MONTH_NS
     bound = rate.base_per_s * float(hour_nodes(rate.weights).max()) * max(1.0, (1.0 + rate.growth_per_month) ** months)
