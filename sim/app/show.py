@@ -52,8 +52,8 @@ def _walk(value: Any, default: Any, path: str, sources: Mapping[str, str]) -> It
         yield from _walk_fields(value, default, path, sources)
     elif isinstance(value, dict) and value:
         for name, item in value.items():
-            # What has a name of its own is compared with a fresh one of its kind.
-            yield from _walk(item, _fresh(item), _join(path, str(name)), sources)
+            # What has a name of its own is compared with a fresh one of its kind; a choice (a tap) was made by whoever named it.
+            yield from _walk(item, None if hasattr(item, "choice_name") else _fresh(item), _join(path, str(name)), sources)
     elif isinstance(value, list) and value and is_dataclass(value[0]):
         for index, item in enumerate(value):
             yield from _walk(item, _fresh(item), f"{path}[{index}]", sources)

@@ -37,6 +37,14 @@ def test_taps_of_a_file_are_read_and_can_be_changed(tmp_path: Path) -> None:
     assert made.taps == {"users": Clients(capacity=7), "served": Tiers()}
 
 
+def test_a_tap_is_shown_as_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "scenario=bench_chat8", "+taps.users=clients", "+taps.users.capacity=5", "--changed"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("taps"))
+    assert [line.split()[:2] for line in lines[at + 1 : at + 3]] == [["users", "clients"], ["capacity", "5"]]
+    assert all("command line" in line for line in lines[at + 1 : at + 3])
+
+
 def test_the_tap_of_the_page_runs_as_a_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     block = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)[0]
