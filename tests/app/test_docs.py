@@ -15,8 +15,8 @@ import sim
 from sim import open_run
 from sim.app.cli import COMMANDS, main
 from sim.app.conf import read_scenario
-from sim.studies.plugins import load_plugin
 from sim.app.sweep import read_sweep
+from sim.studies.plugins import load_plugin
 
 ROOT = Path(sim.__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
