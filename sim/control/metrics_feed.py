@@ -222,7 +222,6 @@ def _mean_of_some(name: str, window: Sequence[_Scrape], before: _Scrape) -> Floa
         places = answering.places_of(pods)
         sums += np.append(_sum(name, together, before), 0)[places]
         counts += np.append(np.full(len(answering.pods), len(together)), 0)[places]
-        before = together[-1]
     return sums / counts
 
 
