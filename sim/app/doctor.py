@@ -47,7 +47,7 @@ def examine() -> list[Finding]:
     >>> all(finding.advice for finding in examine() if not finding.fine)
     True
     """
-    return [_python(), *_packages(), _cores(), _configs(), _writable(), _numba_cache(), _data()]
+    return [_python(), *_packages(), _cores(), _configs(), _writable(), _kernel_cache(), _data()]
 
 
 def show_findings(findings: list[Finding], console: Console) -> None:
@@ -121,14 +121,18 @@ def _writable() -> Finding:
     return Finding("results", f"{here} can be written to, {free / 1e9:.1f} GB free", fine, advice)
 
 
-def _numba_cache() -> Finding:
-    """Compiled code is kept in NUMBA_CACHE_DIR, else beside the sources; a run without a cache compiles anew."""
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).resolve().parents[1])
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    if os.access(nearest, os.W_OK):
-        return Finding("numba cache", str(folder))
-    advice = "cannot be written to, so code is compiled anew in every process; set NUMBA_CACHE_DIR to a folder of yours"
-    return Finding("numba cache", str(folder), advice=advice)
+def _kernel_cache() -> Finding:
+    """Where the compiled engine is kept, and whether it has been compiled."""
+    from sim.dataplane.kernel_cache import NAME, cache_folder
+
+    folder = cache_folder()
+    if not folder.name.startswith(NAME):
+        advice = (
+            "no cache folder can be written to, so it is compiled anew in every process; set XDG_CACHE_HOME to a folder of yours"
+        )
+        return Finding("compiled engine", "not kept", advice=advice)
+    advice = "" if any(folder.rglob("*.nbi")) else "the first run compiles it, once"
+    return Finding("compiled engine", str(folder), advice=advice)
 
 
 def _data() -> Finding:

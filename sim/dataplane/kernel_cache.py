@@ -22,6 +22,7 @@ from sim.dataplane import layout
 
 COMPILE_S = 20
 PATTERN = "kernel*.py"
+NAME = "kernel-"
 
 # Kernels of other versions: these many that were used last are kept, older ones once nobody has used them for so long.
 KEPT = 4
@@ -45,7 +46,7 @@ def cache_folder() -> Path:
         digest.update(path.read_bytes())
     for package in ("numba", "numpy"):
         digest.update(version(package).encode())
-    name = f"kernel-{digest.hexdigest()}"
+    name = NAME + digest.hexdigest()
     for base in (os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", tempfile.gettempdir()):
         folder = Path(base) / "billcast" / name
         try:
@@ -72,7 +73,7 @@ def prune(home: Path, now_s: float) -> list[str]:
     moved or deleted (another process was faster, another owner) is left.
     """
     latest_s = now_s - KEPT_DAYS * SECONDS_PER_DAY
-    folders = sorted(((_used_s(folder), folder.name) for folder in home.glob("kernel-*")), reverse=True)
+    folders = sorted(((_used_s(folder), folder.name) for folder in home.glob(f"{NAME}*")), reverse=True)
     deleted = []
     for used_s, name in folders[KEPT:]:
         folder, aside = home / name, home / f"deleted-{name}-{os.getpid()}"

@@ -168,7 +168,7 @@ def test_the_catalog_names_the_nearest(kind, name, near):
 def test_the_doctor_finds_everything_here(capsys):
     findings = {finding.what: finding for finding in doctor.examine()}
     assert all(finding.fine for finding in findings.values())
-    assert {"python", "numpy", "hydra-core", "configs", "results", "numba cache", "measured data"} <= set(findings)
+    assert {"python", "numpy", "hydra-core", "configs", "results", "compiled engine", "measured data"} <= set(findings)
     assert "quickstart" in findings["configs"].found
 
 
@@ -197,6 +197,25 @@ def test_the_doctor_says_what_to_do(monkeypatch, tmp_path):
     assert "pip install" in wrong["numpy"]
     assert "install billcast again" in wrong["configs"]
     assert "out=DIR" in wrong["results"]
+
+
+def test_the_doctor_knows_whether_the_engine_is_compiled(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fresh = doctor._kernel_cache()
+    assert fresh.found.startswith(str(tmp_path))
+    assert fresh.advice == "the first run compiles it, once"
+    Path(fresh.found, "advance.nbi").touch()
+    assert doctor._kernel_cache().advice == ""
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere))
+    monkeypatch.setattr("tempfile.tempdir", str(nowhere.parent))
+    monkeypatch.setattr(Path, "mkdir", _refuse)
+    assert "set XDG_CACHE_HOME" in doctor._kernel_cache().advice
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise PermissionError
 
 
 def test_missing_data_is_said_but_nothing_wrong(monkeypatch, tmp_path):
