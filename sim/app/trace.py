@@ -97,7 +97,7 @@ def _request(result: RunResult, wish: Wish, progress: Callable[[Progress], None]
     assert wish.request is not None
     scenario = result.manifest["scenario"]
     replay = replay_request(result, wish.request, wish.service, progress)
-    [life] = request_lives(replay.requests, _targets(scenario))
+    [life] = request_lives(replay.requests, scenario)
     deployments = scenario["services"][life.service]["deployments"]
     from_ns = max(life.arrival_ns - AROUND_NS, 0)
     seen = happenings(result, from_ns, life.leave_ns, deployments)
@@ -118,7 +118,7 @@ def _replica(result: RunResult, wish: Wish, progress: Callable[[Progress], None]
     story = replica_story(result, wish.replica)
     from_ns, until_ns = _stretch(story, wish, scenario["start"])
     replay = replay_replica(result, wish.replica, from_ns, until_ns, progress)
-    lives = sorted(request_lives(replay.requests, _targets(scenario)), key=lambda life: (life.dispatched_ns, life.number))
+    lives = sorted(request_lives(replay.requests, scenario), key=lambda life: (life.dispatched_ns, life.number))
     subjects = [f"replica {story.number}", *(f"node {node}" for node in story.nodes)]
     around = happenings(result, from_ns, until_ns, [story.deployment], subjects)
     use = replica_use(result, wish.replica, from_ns, until_ns)
@@ -126,10 +126,6 @@ def _replica(result: RunResult, wish: Wish, progress: Callable[[Progress], None]
         lambda console: show_replica(story, from_ns, until_ns, use, lives, around, instant(scenario["start"]), console),
         chrome_trace(story.deployment, [story], lives, around, from_ns, until_ns, scenario["start"]),
     )
-
-
-def _targets(scenario: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: service["slo"] for name, service in scenario["services"].items()}
 
 
 def _stretch(story: ReplicaStory, wish: Wish, start: str) -> tuple[int, int]:

@@ -59,7 +59,8 @@ class RequestLife:
     Parameters
     ----------
     number, service, segment, prompt_tokens, output_tokens, attempts, preemptions, outcome, net_ns : from its record.
-    replica : its last one, or None. stages : from arrival to leaving without a gap; `net_ns` comes beside them.
+    replica : its last one, or None. batched : it went through a dynamic batcher, and brought items, not tokens.
+    stages : from arrival to leaving without a gap; `net_ns` comes beside them.
     verdicts : TTFT, TPOT and E2E.
     """
 
@@ -74,6 +75,7 @@ class RequestLife:
     net_ns: int
     replica: int | None
     dispatched_ns: int
+    batched: bool
     stages: tuple[Stage, ...]
     verdicts: tuple[Verdict, ...]
 
@@ -132,18 +134,25 @@ class Use:
     lost: float
 
 
-def request_lives(requests: Columns, slos: Mapping[str, Mapping[str, Any]]) -> list[RequestLife]:
+def request_lives(requests: Columns, scenario: Mapping[str, Any]) -> list[RequestLife]:
     """Return the lives of requests by their records, in the order of the records.
 
     Parameters
     ----------
-    requests : columns of the table `requests`. slos : targets by service, as in the scenario of a manifest.
+    requests : columns of the table `requests`. scenario : as in a manifest; its targets judge them.
     """
+    services = scenario["services"]
+    batched = {
+        name
+        for name, service in services.items()
+        if any(scenario["deployments"][of].get("batcher") for of in service["deployments"])
+    }
     rows = zip(*(values.tolist() for values in requests.values()), strict=True)
-    return [_request_life(dict(zip(requests, row, strict=True)), slos) for row in rows]
+    lives = [dict(zip(requests, row, strict=True)) for row in rows]
+    return [_request_life(row, services[row["service"]]["slo"], row["service"] in batched) for row in lives]
 
 
-def _request_life(row: Mapping[str, Any], slos: Mapping[str, Mapping[str, Any]]) -> RequestLife:
+def _request_life(row: Mapping[str, Any], slo: Mapping[str, Any], batched: bool) -> RequestLife:
     return RequestLife(
         number=row["request"],
         service=row["service"],
@@ -156,13 +165,14 @@ def _request_life(row: Mapping[str, Any], slos: Mapping[str, Mapping[str, Any]])
         net_ns=row["net_ns"],
         replica=None if row["replica"] == NEVER else row["replica"],
         dispatched_ns=row["dispatched_ns"],
-        stages=_request_stages(row),
-        verdicts=_verdicts(row, slos[row["service"]]),
+        batched=batched,
+        stages=_request_stages(row, "in its batch" if batched else "prefill"),
+        verdicts=_verdicts(row, slo),
     )
 
 
-def _request_stages(row: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """The stages between the times of a record; it knows the last dispatch and the last admission."""
+def _request_stages(row: Mapping[str, Any], work: str) -> tuple[Stage, ...]:
+    """The stages between the times of a record; it knows the last dispatch and the last admission. `work` is what follows."""
     arrival_ns, leave_ns = row["arrival_ns"], row["leave_ns"]
     dispatched_ns, admitted_ns, first_ns = row["dispatched_ns"], row["admitted_ns"], row["first_token_ns"]
     before = "in the service queue" if row["attempts"] == 1 else f"{row['attempts'] - 1} lost attempts, and waiting"
@@ -174,9 +184,9 @@ def _request_stages(row: Mapping[str, Any]) -> tuple[Stage, ...]:
     elif admitted_ns < dispatched_ns:  # its admission, if any, was on a replica before this one
         ends = [(before, dispatched_ns), (waiting, leave_ns)]
     elif first_ns == NEVER:
-        ends = [(before, dispatched_ns), (waiting, admitted_ns), ("prefill", leave_ns)]
+        ends = [(before, dispatched_ns), (waiting, admitted_ns), (work, leave_ns)]
     elif admitted_ns <= first_ns:
-        ends = [(before, dispatched_ns), (waiting, admitted_ns), ("prefill", first_ns), ("decoding", leave_ns)]
+        ends = [(before, dispatched_ns), (waiting, admitted_ns), (work, first_ns), ("decoding", leave_ns)]
     else:
         # Preempted after its first token: it lost its cache, waited again, and computed it anew.
         ends = [

@@ -44,9 +44,10 @@ def show_request(
     start : calendar instant of time 0.
     """
     console.print(_title(f"request {life.number} of {life.service}", f"segment {life.segment}"))
-    console.print(
-        f"  arrived {clock(start, life.arrival_ns)} UTC: {life.prompt_tokens} prompt tokens, {life.output_tokens} output tokens"
-    )
+    brought = f"{life.prompt_tokens} prompt tokens, {life.output_tokens} output tokens"
+    if life.batched:
+        brought = f"{life.prompt_tokens} item" + "s" * (life.prompt_tokens != 1)
+    console.print(f"  arrived {clock(start, life.arrival_ns)} UTC: {brought}")
     if replica is None:
         console.print("  was never on a replica")
     else:
@@ -54,7 +55,7 @@ def show_request(
         console.print(_plain(f"  replica {replica.number} of {replica.deployment}, on node {machines}: {replica.where}"))
     console.print(f"  {ready_at_arrival} replicas ready when it arrived; attempts {life.attempts}, preemptions {life.preemptions}")
     console.print(_request_stages(life))
-    console.print(_targets(life.verdicts))
+    console.print(_targets(life.verdicts[-1:] if life.batched else life.verdicts))  # with a batcher there is one answer: E2E
     _show_happenings(around, life.arrival_ns, console)
 
 

@@ -16,7 +16,11 @@ from sim.report.timeline import show_replica, show_request
 from sim.units import NS_PER_S, instant
 
 MS = 1_000_000
-SLO = {"chat": {"ttft_s": 0.5, "tpot_s": 0.02, "e2e_s": None}}
+SLO = {"ttft_s": 0.5, "tpot_s": 0.02, "e2e_s": None}
+SCENARIO = {
+    "services": {"chat": {"slo": SLO, "deployments": ["llm"]}, "vision": {"slo": SLO, "deployments": ["classifier"]}},
+    "deployments": {"llm": {"batcher": None}, "classifier": {"batcher": {"max_batch": 8}}},
+}
 START = "2026-01-05T00:00:00Z"
 
 
@@ -29,7 +33,7 @@ def life(**changes: Any) -> RequestLife:
         "admitted_ns": 250 * MS,
     }  # fmt: skip
     columns = {name: np.array([value]) for name, value in {**row, **changes}.items()}
-    return request_lives(columns, SLO)[0]
+    return request_lives(columns, SCENARIO)[0]
 
 
 def stages(found: RequestLife) -> list[tuple[str, int, int]]:
@@ -85,6 +89,18 @@ def test_verdicts_judge_as_the_engines_do() -> None:
     assert [verdict.met for verdict in life(first_token_ns=560 * MS + 1).verdicts] == [False, True, None]
     assert [verdict.met for verdict in life(outcome="failed").verdicts] == [False, False, None]
     assert [verdict.met for verdict in life(outcome="unfinished").verdicts] == [None, None, None]
+
+
+def test_a_request_of_a_batcher_is_in_a_batch_and_brings_items() -> None:
+    found = life(service="vision", first_token_ns=1_000 * MS, output_tokens=1, prompt_tokens=3)
+    assert stages(found)[-2:] == [("waiting at the replica", 200, 250), ("in its batch", 250, 1_000)]
+    console = Console(width=80)
+    with console.capture() as captured:
+        show_request(found, None, 1, [], instant(START), console)
+    shown = captured.get()
+    assert "UTC: 3 items\n" in shown
+    assert "E2E" in shown
+    assert "TTFT" not in shown
 
 
 STORY = ReplicaStory(2, "llama", "crashed", 1, (5,), "p5 spot pool zone-a", (

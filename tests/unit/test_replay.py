@@ -125,8 +125,7 @@ def test_what_came_to_a_replica_after_the_stretch_is_not_in_it(recorded: RunResu
 
 
 def test_verdicts_add_up_to_the_counters(recorded: RunResult) -> None:
-    slos = {name: service["slo"] for name, service in recorded.manifest["scenario"]["services"].items()}
-    lives = request_lives(recorded.table("requests"), slos)
+    lives = request_lives(recorded.table("requests"), recorded.manifest["scenario"])
     windows = recorded.sql("SELECT * FROM windows WHERE service = 'chat'")
     for index, target in enumerate(("ttft", "tpot", "e2e")):
         met = [life.verdicts[index].met for life in lives if life.service == "chat"]
@@ -137,8 +136,7 @@ def test_verdicts_add_up_to_the_counters(recorded: RunResult) -> None:
 
 
 def test_stages_have_no_gaps_and_end_to_end_is_their_sum(recorded: RunResult) -> None:
-    slos = {name: service["slo"] for name, service in recorded.manifest["scenario"]["services"].items()}
-    for life in request_lives(recorded.table("requests"), slos):
+    for life in request_lives(recorded.table("requests"), recorded.manifest["scenario"]):
         for one, other in zip(life.stages, life.stages[1:], strict=False):
             assert one.end_ns == other.start_ns
         assert sum(stage.length_ns for stage in life.stages) + life.net_ns == life.total_ns
