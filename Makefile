@@ -30,6 +30,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks speed $(ARGS)
+	@$(BIN)/python -m benchmarks control $(ARGS)
 
 months: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks months $(ARGS)

@@ -37,7 +37,14 @@ def months(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"months": measured()}
 
 
-BENCHMARKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"speed": speed, "months": months}
+def control(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the control plane."""
+    from benchmarks.control_cost import control_cost
+
+    return {"control": control_cost(arguments.repetitions)}
+
+
+BENCHMARKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"speed": speed, "control": control, "months": months}
 
 
 def _cpu() -> str:
@@ -51,9 +58,9 @@ def _cpu() -> str:
 def main() -> None:
     """Run a benchmark and write `outputs/bench/<name>-<time>.json`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("benchmark", choices=list(BENCHMARKS), help="speed of the engines, or whole runs that span months")
+    parser.add_argument("benchmark", choices=list(BENCHMARKS), help="engines alone, control plane, or whole runs that span months")
     parser.add_argument("--horizon", default="1h", help="speed: simulated time of bench_chat8 in each repetition (default 1h)")
-    parser.add_argument("--repetitions", type=int, default=5, help="speed: repetitions; medians are reported (default 5)")
+    parser.add_argument("--repetitions", type=int, default=5, help="speed, control: repetitions; medians are reported (default 5)")
     parser.add_argument("--keep", action="store_true", help="keep the result in benchmarks/kept and in the tables of the pages")
     parser.add_argument("--out", type=Path, help="JSON file to write (default outputs/bench/<name>-<time>.json)")
     arguments = parser.parse_args()

@@ -37,7 +37,7 @@ def with_block(text: str, name: str, body: str) -> str:
 
 
 def kept(name: str) -> dict[str, Any]:
-    """Return the kept result of a benchmark, "speed" or "months"."""
+    """Return the kept result of a benchmark: "speed", "control" or "months"."""
     result: dict[str, Any] = json.loads((KEPT / f"{name}.json").read_text("utf-8"))
     return result
 
@@ -135,8 +135,40 @@ def accounts_table(result: dict[str, Any]) -> str:
     return _table(["left out", *(f"`{fleet}`" for fleet in fleets)], rows)
 
 
-MADE = {"long runs": months_table, "speed": speed_sentence, "engines": engines_table, "accounts": accounts_table}
+def control_table(result: dict[str, Any]) -> str:
+    """Return the table of looks, and what control costs in a run."""
+    costs, in_run = result["control"], result["control"]["run"]
+    rows = [
+        [
+            f"{row['replicas']} replicas",
+            f"{row['look_us']:.0f} us",
+            f"{row['scrape_us']:.0f} us",
+            f"{row['engine_view_us']:.0f} us",
+            f"{row['look_us'] / row['engine_view_us']:.1f}",
+        ]
+        for row in costs["looks"]
+    ]
+    head = ["an HPA at", "scrape and look", "of which the scrape", "of which the engine's view", "whole / engine's view"]
+    return f"""{_of(result, "python -m benchmarks control")}
+Processor time of calls again and again, with everything in the caches; medians.
+
+{_table(head, rows)}
+
+In a run of 50 requests a second with a look every 15 s, where the engine has filled the caches in between, control takes
+{in_run["control_us_per_look"]:.0f} us a look with everything it does: {in_run["control_over_engine"]:.2f} of the engine's time,
+and {in_run["control_s_per_90_days"]:.0f} s in 90 days. An hour of a lease (usage, attribution, ledger, its part of
+the windows) costs {costs["lease_hours"]["us_per_lease_hour"]:.0f} us."""
+
+
+MADE = {
+    "long runs": months_table,
+    "speed": speed_sentence,
+    "engines": engines_table,
+    "accounts": accounts_table,
+    "control": control_table,
+}
 BLOCKS: dict[str, list[tuple[Path, str]]] = {
     "speed": [(README, "speed"), (PERFORMANCE, "engines"), (PERFORMANCE, "accounts")],
+    "control": [(PERFORMANCE, "control")],
     "months": [(README, "long runs")],
 }
