@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib import font_manager, ft2font
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import StepPatch
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from sim.units import seconds_text
@@ -167,6 +169,21 @@ def shown(text: object, letters: int = 40) -> str:
 @cache
 def _letters_of_font() -> frozenset[int]:
     return frozenset(ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
+
+
+def step_line(axes: Axes, values: npt.ArrayLike, edges: npt.ArrayLike, *, color: str, **look: Any) -> StepPatch:
+    """Draw a line of steps, as `Axes.stairs` does, on axes whose limits are set by the caller.
+
+    `stairs` widens the limits by a loop over every segment, a second for 20,000 of them; here nothing is looked at.
+
+    Parameters
+    ----------
+    values : height of each step, shape (steps,), NaN for a gap. edges : where they begin and end, shape (steps + 1,).
+    """
+    settings: Any = {"baseline": None, "fill": False, "edgecolor": color, **look}
+    line = StepPatch(values, edges, **settings)
+    axes.add_artist(line)
+    return line
 
 
 def percent(share: float) -> str:

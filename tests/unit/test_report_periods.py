@@ -39,7 +39,8 @@ def long_run(folder: Path, *, days: int = DAYS, name: str = "chat", window_ns: i
             bad = total // 2 if start_ns // NS_PER_DAY == BAD_DAY else 0
             row(spool, "windows", start_ns=start_ns, end_ns=start_ns + window_ns, service=name, segment="all", measured=True,
                 arrived=total, total=total, completed=total, good_ttft=total - bad, good_tpot=total, good_e2e=total,
-                good_all=total - bad, missed_queued=bad, energy_j=1.0, prompt_tokens=total * 100, output_tokens=total * 10, ttft_mean_s=0.2,
+                good_all=total - bad, missed_queued=bad, energy_j=1.0,
+                prompt_tokens=total * 100, output_tokens=total * 10, ttft_mean_s=0.2,
                 tpot_mean_s=0.01, e2e_mean_s=2.0, **dict.fromkeys(NO_CAUSE, 0))  # fmt: skip
             row(spool, "ledger", row=window, start_ns=start_ns, end_ns=start_ns + window_ns, category="compute",
                 month="2026-02" if start_ns < 16 * NS_PER_DAY else "2026-03", local_hour="2026-02-13T00:00+00:00", quantity=1,

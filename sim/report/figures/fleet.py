@@ -28,6 +28,7 @@ from sim.report.style import (
     new_figure,
     say_nothing_here,
     shown,
+    step_line,
     thousands,
 )
 from sim.results.records import RunResult
@@ -153,7 +154,7 @@ def _draw_demand(axes: Axes, frame: Frame, windows: Mapping[str, Windows], rates
         lines = [*lines[: _MOST_SERVICES - 1], (f"{len(ranked) - _MOST_SERVICES + 1} other services", rest)]
     heavy = len(edges) * len(lines) > HEAVY_POINTS
     handles = [
-        axes.stairs(values, edges, baseline=None, color=color, linestyle=dashes, linewidth=1.5, rasterized=heavy)
+        step_line(axes, values, edges, color=color, linestyle=dashes, linewidth=1.5, rasterized=heavy)
         for (_, values), color, dashes in zip(lines, SERIES, DASHES, strict=False)
     ]
     axes.set_ylim(0, max(float(max(values.max() for _, values in lines)) * 1.1, 1e-9))

@@ -25,6 +25,7 @@ from sim.report.style import (
     say_nothing_here,
     seconds,
     shown,
+    step_line,
 )
 from sim.results.records import RunResult
 from sim.results.slo import TARGETS
@@ -86,7 +87,7 @@ def _draw(axes: Axes, frame: Frame, mine: _Table, latency: str, span: tuple[floa
     crowded = len(edges) > _CROWDED
     for name, (color, dashes) in reversed(_LOOKS.items()):  # the lowest last, so that in a crowd it is not covered
         look = {"linestyle": "solid", "linewidth": 0.5} if crowded else {"linestyle": dashes, "linewidth": 1.5}
-        axes.stairs(mine[f"{latency}_{name}_s"], edges, baseline=None, color=color, rasterized=heavy, **look)
+        step_line(axes, mine[f"{latency}_{name}_s"], edges, color=color, rasterized=heavy, **look)
     log_seconds(axes, *span, axis="y")
     slo = frame.result.summary["slo"].get(str(mine["service"][0]), {}).get(latency)
     if slo is not None:

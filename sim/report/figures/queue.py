@@ -23,6 +23,7 @@ from sim.report.style import (
     new_figure,
     say_nothing_here,
     shown,
+    step_line,
     thousands,
 )
 from sim.results.records import RunResult
@@ -66,7 +67,7 @@ def _draw_queue(axes: Axes, frame: Frame, windows: Mapping[str, Windows]) -> Non
         lines = [*lines[:-1], (f"{len(ranked) - len(SERIES) + 1} other services", rest)]
     heavy = len(edges) * len(lines) > HEAVY_POINTS
     handles = [
-        axes.stairs(values, edges, baseline=None, color=color, linestyle=dashes, linewidth=1.5, rasterized=heavy)
+        step_line(axes, values, edges, color=color, linestyle=dashes, linewidth=1.5, rasterized=heavy)
         for (_, values), color, dashes in zip(lines, SERIES, DASHES, strict=False)
     ]
     axes.set_ylim(0, max(max(float(values.max()) for _, values in lines) * 1.1, 0.01))
@@ -91,7 +92,7 @@ def _draw_unserved(axes: Axes, frame: Frame, windows: Mapping[str, Windows]) -> 
         )  # fmt: skip
         handles.append(Patch(facecolor=color, hatch=hatch, edgecolor="#333333", label=f"{kind}\n{int(counts.sum()):,}"))
         below = below + counts
-    axes.stairs(below, edges, baseline=None, color=BLACK, linewidth=0.6)
+    step_line(axes, below, edges, color=BLACK, linewidth=0.6)
     axes.set_ylim(0, float(below.max()) * 1.1)
     thousands(axes)
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=0.9)

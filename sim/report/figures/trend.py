@@ -14,7 +14,19 @@ from matplotlib.patches import Patch
 
 from sim.report.figures.frame import Frame
 from sim.report.figures.targets import MEANINGS
-from sim.report.style import GREY, PALE, SERIES, VERMILLION, house_style, log_seconds, new_figure, say_nothing_here, seconds, shown
+from sim.report.style import (
+    GREY,
+    PALE,
+    SERIES,
+    VERMILLION,
+    house_style,
+    log_seconds,
+    new_figure,
+    say_nothing_here,
+    seconds,
+    shown,
+    step_line,
+)
 from sim.results.periods import Calendar
 from sim.results.records import RunResult
 from sim.results.slo import TARGETS
@@ -38,7 +50,7 @@ def cost_and_latency_trend(result: RunResult) -> Figure:
     panels[0].set_title("USD per million tokens, overheads included")
     panels[0].set_ylabel("USD")
     for service, points in mine.items():
-        panels[0].stairs(_prices(points), _edges(frame, points), baseline=None, color=colors[service], linewidth=1.8)
+        step_line(panels[0], _prices(points), _edges(frame, points), color=colors[service], linewidth=1.8)
     top = max((float(np.nanmax(_prices(points), initial=0.0)) for points in mine.values()), default=0.0)
     panels[0].set_ylim(0, top * 1.1 or 1.0)
     for latency, axes in zip(TARGETS, panels[1:], strict=True):
@@ -58,10 +70,8 @@ def _draw_latency(axes: Axes, frame: Frame, mine: dict[str, list[TrendPoint]], l
         return
     for service, points in mine.items():
         for name, (dashes, width) in _LOOKS.items():
-            axes.stairs(
-                _latencies(points, latency, name), _edges(frame, points), baseline=None, color=colors[service], linestyle=dashes,
-                linewidth=width,
-            )  # fmt: skip
+            values, edges = _latencies(points, latency, name), _edges(frame, points)
+            step_line(axes, values, edges, color=colors[service], linestyle=dashes, linewidth=width)
     slo = frame.result.summary["slo"].get(next(iter(mine)), {}).get(latency)
     if len(mine) == 1 and slo is not None:
         axes.axhline(slo["threshold"], color=VERMILLION, linewidth=1.1, linestyle=_TARGET_DASHES)
