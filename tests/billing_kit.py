@@ -124,10 +124,12 @@ def window_row(stream: Stream, hour: int) -> dict[str, Any]:
         "start_ns": hour * NS_PER_HOUR, "end_ns": (hour + 1) * NS_PER_HOUR, "measured": hour > 0, "stream": number,
         "service": stream.service, "segment": stream.segment, "arrived": ARRIVED[number][hour], "completed": completed,
         "failed": 0, "abandoned": 0, "rejected": rejected, "retried": 0, "preempted": 0,
-        "prompt_tokens": 100 * completed, "output_tokens": 10 * completed, "total": completed + rejected, "tpot_count": completed,
+        "prompt_tokens": 100 * completed, "output_tokens": 10 * completed, "items": 0,
+        "total": completed + rejected, "tpot_count": completed,
         "good_ttft": completed, "good_tpot": completed - (completed > 1), "good_e2e": completed,
         "good_all": completed - (completed > 1),
-        "missed_retried": 0, "missed_preempted": 0, "missed_kv_full": 0, "missed_queued": rejected, "missed_slow": int(completed > 1),
+        "missed_retried": 0, "missed_preempted": 0, "missed_kv_full": 0, "missed_queued": rejected,
+        "missed_slow": int(completed > 1),
         "queued_mean": 0.0, "in_flight_mean": 0.1,
         "in_flight_end": sum(ARRIVED[number][so_far]) - sum(COMPLETED[number][so_far]) - sum(REJECTED[number][so_far]),
         "replicas_mean": 1.0, "busy_s": 1.0, "energy_j": 1.0, "cost_nano_usd": 0, **latencies,
@@ -167,6 +169,7 @@ def write_small_run(spool: Spool, *, electricity_billed: bool = False) -> None:
         for latency, value_s in (("ttft", TTFT_S), ("tpot", TPOT_S), ("e2e", E2E_S)):
             number = bin_of(round(value_s * 1e9))
             spool.append("histograms", {
-                "start_ns": NS_PER_HOUR, "end_ns": RUN_HOURS * NS_PER_HOUR, "stream": stream.number, "service": stream.service, "segment": stream.segment, "latency": latency, "bin": number,
+                "start_ns": NS_PER_HOUR, "end_ns": RUN_HOURS * NS_PER_HOUR,
+                "stream": stream.number, "service": stream.service, "segment": stream.segment, "latency": latency, "bin": number,
                 "low_ns": float(edges[number]), "high_ns": float(edges[number + 1]), "count": sum(COMPLETED[stream.number][1:]),
             })  # fmt: skip

@@ -54,6 +54,7 @@ def main_metrics(paths: Iterable[str]) -> list[Metric]:
             _share(f"slo.{service}.{target}.attainment", f"{service} SLO {_target(target)}") for target in (*TARGETS, ALL_TARGETS)
         ]
         wanted.append(_share(f"services.{service}.availability", f"{service} served"))
+        wanted.append(_amount(f"services.{service}.usd_per_1k_requests", f"{service} USD per 1k requests"))
     for service in services:
         wanted += [
             _seconds(f"latency.{service}.{target}_s.{name}", f"{service} {_target(target)} {name}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.app.sheet_load import Load, mean_lengths, offered_load
 from sim.app.sheet_pools import PoolReport, pool_report, replicas_by_pool
+from sim.perf.batchtime import BatchSheet, batch_sheet
 from sim.perf.capacity import CapacitySheet, capacity_sheet
 from sim.registry import choice_name
 from sim.rng import StreamKey
@@ -26,8 +27,10 @@ class KindReport:
     Parameters
     ----------
     accelerators : of a replica. nodes : machines of a replica, below 1 where several share one.
-    sheet : None where the lengths of its requests are unknown or it holds not even one. usd_per_hour : of one replica.
-    usd_per_1m_tokens : prompt and output tokens together, at full use. stages_s : stage -> (median, 95th percentile).
+    sheet : None where the lengths of its requests are unknown or it holds not even one, and of a batcher.
+    full, quick : of a batcher, with full batches and with those that keep the E2E target; None where sizes are unknown.
+    usd_per_hour : of one replica. usd_per_1m_tokens : prompt and output tokens together, at full use; of a batcher per 1,000
+        requests in `usd_per_1k_requests`. stages_s : stage -> (median, 95th percentile).
     cold_start_s : median and 95th percentile of all stages together. warm_start_s : on a machine that is up already.
     """
 
@@ -37,11 +40,26 @@ class KindReport:
     nodes: float
     kv_tokens: int
     sheet: CapacitySheet | None
+    full: BatchSheet | None
+    quick: BatchSheet | None
     usd_per_hour: float
     usd_per_1m_tokens: float | None
+    usd_per_1k_requests: float | None
     stages_s: dict[str, tuple[float, float]]
     cold_start_s: tuple[float, float]
     warm_start_s: tuple[float, float]
+
+    @property
+    def requests_per_s(self) -> float | None:
+        """What one replica serves within its targets; None where it is unknown."""
+        within = self.sheet or self.quick
+        return None if within is None else within.requests_per_s
+
+    @property
+    def misses_target(self) -> bool:
+        """Whether even one request at a time is too slow."""
+        within = self.sheet or self.quick
+        return within is not None and within.batch == 0
 
 
 @dataclass(frozen=True)
@@ -125,8 +143,13 @@ def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], 
     users = {name: service for name, service in scenario.services.items() if kind.deployment in service.deployments}
     targets = [service.slo.tpot_s for service in users.values() if service.slo.tpot_s is not None]
     lengths = mean_lengths([loads[name] for name in users])
-    sheet = None
-    if lengths is not None:
+    sheet, full, quick = None, None, None
+    if deployment.batcher is not None:
+        if lengths is not None:
+            e2e_s = min((service.slo.e2e_s for service in users.values() if service.slo.e2e_s is not None), default=None)
+            full = batch_sheet(kind.step, lengths[0])
+            quick = batch_sheet(kind.step, lengths[0], e2e_s, kind.front_end_s)
+    elif lengths is not None:
         try:
             sheet = capacity_sheet(
                 kind.step,
@@ -144,6 +167,7 @@ def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], 
     usd_per_1m = None
     if sheet is not None and lengths is not None and sheet.requests_per_s > 0:
         usd_per_1m = usd_per_hour / (sheet.requests_per_s * sum(lengths) * 3600) * 1e6
+    usd_per_1k = None if full is None else usd_per_hour / (full.requests_per_s * 3600) * 1e3
     on_a_node = {stage: times for stage, times in kind.stages_s.items() if stage in REPLICA_STAGES}
     return KindReport(
         kind.deployment,
@@ -152,8 +176,11 @@ def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], 
         nodes,
         kind.kv_tokens,
         sheet,
+        full,
+        quick,
         usd_per_hour,
         usd_per_1m,
+        usd_per_1k,
         dict(kind.stages_s),
         total_time_s(kind.stages_s),
         total_time_s(on_a_node),
@@ -214,9 +241,9 @@ def _fleet_report(
     capacity: float | None = 0.0
     for name, scaler in scalers.items():
         # On several pools, the weakest counts: the sheet promises nothing that depends on luck.
-        sheets = [kind.sheet for (deployment, _), kind in kinds.items() if deployment == name]
-        known = [sheet.requests_per_s for sheet in sheets if sheet is not None]
-        capacity = None if capacity is None or len(known) < len(sheets) else capacity + scaler.most_replicas() * min(known)
+        rates = [kind.requests_per_s for (deployment, _), kind in kinds.items() if deployment == name]
+        known = [rate for rate in rates if rate is not None]
+        capacity = None if capacity is None or len(known) < len(rates) else capacity + scaler.most_replicas() * min(known)
     return FleetReport(
         tuple(members),
         _sum([loads[member].mean_rate_per_s for member in members]),
@@ -258,8 +285,9 @@ def _warnings(
                 f"{fleet.capacity_per_s:.1f} that {fleet.most_replicas} replicas can serve"
             )
     for kind in kinds:
-        if kind.sheet is None and any(kind.deployment in service.deployments for service in scenario.services.values()):
+        if kind.requests_per_s is None and any(kind.deployment in service.deployments for service in scenario.services.values()):
             warnings.append(f"{kind.deployment} on {kind.pool}: a mean request is unknown or larger than its cache")
-        elif kind.sheet is not None and kind.sheet.batch == 0:
-            warnings.append(f"{kind.deployment} on {kind.pool}: misses the TPOT target even with one request at a time")
+        elif kind.misses_target:
+            target = "TPOT" if kind.sheet is not None else "E2E"
+            warnings.append(f"{kind.deployment} on {kind.pool}: misses the {target} target even with one request at a time")
     return warnings

@@ -24,7 +24,7 @@ class Load:
     Parameters
     ----------
     mean_rate_per_s, peak_rate_per_s : requests per second. prompt_tokens, output_tokens : means per request.
-    clients : most requests in the system at once (closed loop).
+    clients : most requests in the system at once (closed loop). in_items : requests bring items; `prompt_tokens` is their mean.
     """
 
     mean_rate_per_s: float | None
@@ -32,6 +32,7 @@ class Load:
     prompt_tokens: float | None
     output_tokens: float | None
     clients: int | None = None
+    in_items: bool = False
 
 
 def offered_load(name: str, workload: Workload, scenario: Scenario) -> Load:
@@ -50,6 +51,7 @@ def offered_load(name: str, workload: Workload, scenario: Scenario) -> Load:
         expected.mean_prompt_tokens,
         expected.mean_output_tokens,
         expected.clients,
+        workload.largest_items() is not None,
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sim.app.sheet import CapacityReport, DeploymentReport, FleetReport, KindReport
 from sim.app.sheet_load import Load
+from sim.perf.batchtime import BatchSheet
 from sim.app.sheet_pools import PoolReport
 from sim.scenario.resolve import REPLICA_STAGES, STAGES
 from sim.units import seconds_text
@@ -44,7 +45,9 @@ def _loads(loads: dict[str, Load]) -> Table:
         table.add_column(header, justify="right")
     for name, load in loads.items():
         numbers = (load.mean_rate_per_s, load.peak_rate_per_s, load.prompt_tokens, load.output_tokens, load.clients)
-        table.add_row(escape(name), *(_number(value) for value in numbers))
+        mean, peak, prompt, output, clients = map(_number, numbers)
+        sizes = (f"{prompt} items", "-") if load.in_items else (prompt, output)
+        table.add_row(escape(name), mean, peak, *sizes, clients)
     return table
 
 
@@ -73,7 +76,7 @@ def _kinds(kinds: list[KindReport]) -> Iterator[Table]:
     """Yield a table for each deployment and kind of machine; pools whose machines do the same share it and differ in price."""
     alike: dict[tuple[object, ...], list[KindReport]] = {}
     for kind in kinds:
-        alike.setdefault((kind.deployment, kind.kv_tokens, kind.sheet, kind.nodes), []).append(kind)
+        alike.setdefault((kind.deployment, kind.kv_tokens, kind.sheet, kind.full, kind.quick, kind.nodes), []).append(kind)
     for group in alike.values():
         yield _kind(group)
 
@@ -84,7 +87,11 @@ def _kind(group: list[KindReport]) -> Table:
     title = f"one replica of {escape(kind.deployment)} on {escape(pools)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
     table.add_row("accelerators", f"{kind.accelerators}: {_nodes(kind.nodes)}")
-    table.add_row("KV cache", f"{kind.kv_tokens:,} tokens")
+    if kind.full is not None and kind.quick is not None:
+        for label, text in _batches(kind.full, kind.quick):
+            table.add_row(label, text)
+    else:
+        table.add_row("KV cache", f"{kind.kv_tokens:,} tokens")
     sheet = kind.sheet
     if sheet is not None:
         table.add_row("largest batch", f"{sheet.largest_batch} requests of the mean size")
@@ -95,8 +102,19 @@ def _kind(group: list[KindReport]) -> Table:
         table.add_row("power then", f"{sheet.power_w:,.0f} W")
     for each in group:
         full = "" if each.usd_per_1m_tokens is None else f", {each.usd_per_1m_tokens:,.4f} USD per 1M tokens at full use"
+        if each.usd_per_1k_requests is not None:
+            full = f", {each.usd_per_1k_requests:.4g} USD per 1,000 requests in full batches"
         table.add_row(escape(f"price on {each.pool}"), f"{each.usd_per_hour:,.4f} USD/h{full}")
     return table
+
+
+def _batches(full: BatchSheet, quick: BatchSheet) -> Iterator[tuple[str, str]]:
+    """Say what full batches bring, and what is left where requests must be answered in time."""
+    yield "batch of one", f"{seconds_text(full.single_s)} for a mean request"
+    for label, sheet in (("full batches", full), ("within E2E target", quick)):
+        if label == "full batches" or sheet.bound == "e2e":
+            rates = f"{sheet.items_per_s:,.0f} items/s, {sheet.requests_per_s:,.0f} requests/s"
+            yield label, f"{sheet.batch} items in {seconds_text(sheet.batch_s)}: {rates}, {sheet.power_w:,.0f} W"
 
 
 def _nodes(nodes: float) -> str:

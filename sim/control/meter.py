@@ -148,6 +148,7 @@ class Meter:
         # By stream: the cumulative histograms at the start of the piece of calendar, and that start.
         self.piece_histograms = self.window.histograms.copy()
         self.piece_start_ns = [0] * len(world.streams)
+        self.in_items = [world.resolved.scenario.in_items(stream.service) for stream in world.streams]
         self.edges_ns = edges_ns()
         self.steps = 0
 
@@ -314,8 +315,9 @@ class Meter:
             "segment": stream.segment,
             **{name: change[name] for name in _SUMMED},
             "rejected": change["rejected_full"] + change["rejected_too_long"],
-            "prompt_tokens": change["completed_prompt_tokens"],
-            "output_tokens": change["completed_output_tokens"],
+            "prompt_tokens": 0 if self.in_items[number] else change["completed_prompt_tokens"],
+            "output_tokens": 0 if self.in_items[number] else change["completed_output_tokens"],
+            "items": change["completed_prompt_tokens"] if self.in_items[number] else 0,
             "total": sum(change[name] for name in _LEFT),
             "tpot_count": change["tpot_count"],
             "in_flight_end": int(now.in_flight[number]),

@@ -115,7 +115,9 @@ def _slo_table(summary: Mapping[str, Any]) -> Table:
     for service, latency in summary["latency"].items():
         slo = summary["slo"][service]
         table.add_row(cell(service))
-        for target in TARGETS:
+        # An answer that comes in one piece has no time of its first token, and none between tokens.
+        in_pieces = "items" not in summary["services"].get(service, {})
+        for target in TARGETS if in_pieces else ("e2e",):
             found = latency[f"{target}_s"]
             quantiles = [seconds_cell(found[name]) for name in ("p50", "p95", "p99")]
             table.add_row(f"  {target.upper()}", *_judged(slo.get(target), quantiles))
@@ -151,11 +153,17 @@ def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
         "1M tokens": "usd_per_1m_tokens",
         "1,000 requests": "usd_per_1k_requests",
     }
-    for number, (unit, key) in enumerate(costs.items()):
-        yield labelled("" if number else "unit cost", f"{significant(bill[key])} USD per {unit}")
+    in_items = {name: found for name, found in summary["services"].items() if "items" in found}
+    lines = [f"{significant(bill[key])} USD per {unit}" for unit, key in costs.items() if bill[key] is not None or not in_items]
+    for name, found in in_items.items():
+        for unit in ("requests", "items"):
+            lines.append(f"{significant(found[f'usd_per_1k_{unit}'])} USD per 1,000 {unit} of {plain(name)}")
+    for number, line in enumerate(lines):
+        yield labelled("" if number else "unit cost", line)
     where = "a line of the bill" if "energy" in bill["by_category"] else "in the price of the machines"
     yield labelled("energy", f"{energy['kwh']:,.2f} kWh for {energy['usd']:,.2f} USD ({where}), {energy['kgco2']:,.2f} kg CO2")
-    yield labelled("", f"{significant(energy['wh_per_1m_tokens'])} Wh per 1M tokens")
+    if not in_items:
+        yield labelled("", f"{significant(energy['wh_per_1m_tokens'])} Wh per 1M tokens")
     assumed = bill["assumed_share"]
     share = "-" if assumed is None else f"{assumed:.1%}"
     yield labelled("confidence", f"{share} of the bill rests on assumed prices")

@@ -9,7 +9,7 @@ the total.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,17 +52,20 @@ def summarize(
     months = counts_by_period(result, Calendar.of(scenario.to_dict()), "month")
     latency = latency_by_service(result)
     tokens = tokens_by_service(result)
+    in_items = [name for name in requests if scenario.in_items(name)]
+    items = items_by_service(result)
+    charges = bill(result, tokens, requests, in_items)
     nothing_left = dict.fromkeys(("total", "unserved", *TARGETS, "all"), 0)
     total_tokens = {kind: sum(service[kind] for service in tokens.values()) for kind in ("prompt", "output")}
-    total_requests = {name: sum(service[name] for service in requests.values()) for name in _COUNTED}
     return {
-        "requests": total_requests,
+        "requests": {name: sum(service[name] for service in requests.values()) for name in _COUNTED},
         "tokens": total_tokens,
         "bad_rows": sum(skipped.values()),
         "services": {
             name: {
                 "requests": requests[name],
                 "tokens": tokens[name],
+                **_unit_costs(charges["by_service"].get(name, 0.0), requests[name]["completed"], items[name], name in in_items),
                 "bad_rows": skipped.get(name, 0),
                 "availability": availability(counts.get(name, nothing_left)),
             }
@@ -70,8 +73,8 @@ def summarize(
         },
         "latency": latency,
         "slo": {name: _slo(counts.get(name, nothing_left), months[name], scenario.services[name].slo) for name in requests},
-        "bill": bill(result, total_tokens, total_requests["completed"]),
-        "energy": energy(result, sum(total_tokens.values())),
+        "bill": charges,
+        "energy": energy(result, 0 if in_items else sum(total_tokens.values())),
         "engine": dict(engine),
         "interval": ONE_REPLICATION,
     }
@@ -99,6 +102,24 @@ def tokens_by_service(result: RunResult) -> dict[str, dict[str, int]]:
     columns = result.sql("SELECT service, sum(prompt_tokens) AS prompt, sum(output_tokens) AS output FROM windows GROUP BY service")
     kinds = ("prompt", "output")
     return {str(name): {kind: int(columns[kind][row]) for kind in kinds} for row, name in enumerate(columns["service"])}
+
+
+def items_by_service(result: RunResult) -> dict[str, int]:
+    """Return the items of completed requests over the whole run, by service; 0 for services of tokens."""
+    columns = result.sql("SELECT service, sum(items) AS items FROM windows GROUP BY service")
+    return {str(name): int(items) for name, items in zip(*columns.values(), strict=True)}
+
+
+def _unit_costs(cost_usd: float, completed: int, items: int, in_items: bool) -> dict[str, Any]:
+    """What a service whose requests bring items has in place of tokens; None of it for a service of tokens."""
+    if not in_items:
+        return {}
+    cost_nano = round(cost_usd * NANO_PER_USD)
+    return {
+        "items": items,
+        "usd_per_1k_requests": _per(cost_nano, completed, 1_000),
+        "usd_per_1k_items": _per(cost_nano, items, 1_000),
+    }
 
 
 def latency_by_service(result: RunResult) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -136,25 +157,33 @@ def _mean_s(windows: Mapping[str, npt.NDArray[Any]], service: str, latency: str)
     return math.fsum((windows[f"{latency}_mean_s"][chosen] * counts[chosen]).tolist()) / total if total else None
 
 
-def bill(result: RunResult, tokens: Mapping[str, int], completed: int) -> dict[str, Any]:
+def bill(
+    result: RunResult, tokens: Mapping[str, Mapping[str, int]], requests: Mapping[str, Mapping[str, int]], in_items: Sequence[str]
+) -> dict[str, Any]:
     """Return the bill in total, by month, category, service, segment and use, per unit of work, and the share of assumed prices.
 
     Parameters
     ----------
-    tokens : `prompt` and `output` tokens of the completed requests. completed : how many these are.
+    tokens : `prompt` and `output` tokens of the completed requests, by service. requests : how they fared, by service.
+    in_items : services that have no tokens: their part of the bill does not count where it is divided by tokens.
     """
     owner = f"CASE WHEN stream < 0 THEN '{UNASSIGNED}' ELSE"
     total_nano = sum(_by(result, "category", "ledger").values())
     assumed_nano = _by(result, "confidence", "ledger").get("assumed", 0)
+    by_service = _by(result, f"{owner} service END", "attribution")
+    of_tokens_nano = total_nano - sum(by_service.get(name, 0) for name in in_items)
+    output = sum(service["output"] for service in tokens.values())
+    both = output + sum(service["prompt"] for service in tokens.values())
+    completed = sum(service["completed"] for service in requests.values())
     return {
         "total_usd": total_nano / NANO_PER_USD,
         "by_month": _in_usd(_by(result, "month", "ledger")),
         "by_category": _in_usd(_by(result, "category", "ledger")),
-        "by_service": _in_usd(_by(result, f"{owner} service END", "attribution")),
+        "by_service": _in_usd(by_service),
         "by_segment": _in_usd(_by(result, f"{owner} service || '/' || segment END", "attribution")),
         "by_use": _in_usd(_by(result, "use", "attribution")),
-        "usd_per_1m_tokens": _per(total_nano, sum(tokens.values()), 1_000_000),
-        "usd_per_1m_output_tokens": _per(total_nano, tokens["output"], 1_000_000),
+        "usd_per_1m_tokens": _per(of_tokens_nano, both, 1_000_000),
+        "usd_per_1m_output_tokens": _per(of_tokens_nano, output, 1_000_000),
         "usd_per_1k_requests": _per(total_nano, completed, 1_000),
         "assumed_share": assumed_nano / total_nano if total_nano else None,
     }
@@ -165,7 +194,7 @@ def energy(result: RunResult, tokens: int) -> dict[str, float | None]:
 
     Parameters
     ----------
-    tokens : prompt and output tokens of the completed requests.
+    tokens : prompt and output tokens of the completed requests; 0 where some of the energy is not for tokens.
     """
     leases = result.table("leases")
     kwh = math.fsum(leases["energy_kwh"].tolist())
