@@ -11,8 +11,8 @@ from rich.table import Table
 
 from sim.app.sheet import CapacityReport, DeploymentReport, FleetReport, KindReport
 from sim.app.sheet_load import Load
-from sim.perf.batchtime import BatchSheet
 from sim.app.sheet_pools import PoolReport
+from sim.perf.batchtime import BatchSheet
 from sim.scenario.resolve import REPLICA_STAGES, STAGES
 from sim.units import seconds_text
 

@@ -15,6 +15,7 @@ import simpy
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import Ledger, PoolBilling
 from sim.billing.tariffs import pool_tariffs
+from sim.control.batchjobs import BatchJobs
 from sim.control.controllers import Controller
 from sim.control.failures import fail
 from sim.control.market import SpotMarkets
@@ -86,18 +87,20 @@ def begin(world: World, sink: TableSink, probes: Sequence[Probe] = ()) -> Loop:
             Controller(env, world, provisioner, sink, name, deployment.autoscaler).start()
     for failure in scenario.failures:
         env.process(fail(env, failure, provisioner))
+    jobs = BatchJobs(env, world, sink, meter.book_now, provisioner.machines.event)
+    jobs.start()
     world.taps.start(world.streams, meter.window_ends_ns())
     env.process(meter.run(env))
     for probe in probes:
         env.process(probe(env, world))
-    return Loop(world, env, provisioner, meter)
+    return Loop(world, env, provisioner, meter, jobs)
 
 
 class Loop:
     """A run under way: moved to one time after another, and finished at the horizon, or given up before."""
 
-    def __init__(self, world: World, env: simpy.Environment, provisioner: Provisioner, meter: Meter) -> None:
-        self.world, self.env, self.provisioner, self.meter = world, env, provisioner, meter
+    def __init__(self, world: World, env: simpy.Environment, provisioner: Provisioner, meter: Meter, jobs: BatchJobs) -> None:
+        self.world, self.env, self.provisioner, self.meter, self.jobs = world, env, provisioner, meter, jobs
         self.end_ns = world.resolved.scenario.horizon_ns
         self.now_ns = 0
         self.began_s = time.perf_counter()
@@ -136,7 +139,9 @@ class Loop:
     def finish(self) -> Timing:
         """End a run at its horizon: book the rest and close what is open."""
         mark = time.perf_counter()
-        self.meter.finish(self.end_ns, [plane.engine.close(self.end_ns) for plane in self.world.planes])
+        views = [plane.engine.close(self.end_ns) for plane in self.world.planes]
+        self.jobs.end_of_run(self.end_ns, views)
+        self.meter.finish(self.end_ns, views)
         self.control_s += time.perf_counter() - mark
         generate_s = self.world.generate_s
         return Timing(
@@ -180,7 +185,10 @@ class Loop:
 
     def _wake_control(self, plane: Plane, hit: Hit) -> None:
         event = self.env.timeout(hit.time_ns - int(self.env.now))
-        event.callbacks.append(lambda _: self.provisioner.on_hit(plane.number, hit))
+        event.callbacks += [
+            lambda _: self.provisioner.on_hit(plane.number, hit),
+            lambda _: self.jobs.on_hit(plane.number, hit),
+        ]
 
 
 def _ledger(world: World, pools: dict[str, PoolBilling], sink: TableSink) -> Ledger:

@@ -167,12 +167,19 @@ class Meter:
     def cut(self, at_ns: int, views: list[View]) -> None:
         """Book everything since the last cut."""
         self.take_records()
-        slices = self._slices(at_ns, views)
-        self._accrue(slices)
-        self._book(at_ns, slices)
+        self._book_until(at_ns, views)
         if at_ns % self.window_ns == 0 or at_ns in self.window_ends:
             self._close_window(at_ns, views)
             self.world.taps.write(self.sink, at_ns, last=at_ns == self.world.resolved.scenario.horizon_ns)
+
+    def book_now(self, at_ns: int) -> None:
+        """Book everything since the last cut, so that what comes can be told from what was: a batch job begins or ends."""
+        self._book_until(at_ns, [plane.engine.view(at_ns) for plane in self.world.planes])
+
+    def _book_until(self, at_ns: int, views: list[View]) -> None:
+        slices = self._slices(at_ns, views)
+        self._accrue(slices)
+        self._book(at_ns, slices)
         self.last_ns = at_ns
 
     # Slices of use

@@ -112,7 +112,9 @@ class MetricsFeed:
         self._specs = np.zeros(len(plane.engine_config.specs), np.bool_)
         self._specs[[number for (name, _), number in plane.specs.items() if name == deployment]] = True
         self._capacity = np.array([max(spec.kv_tokens, 1) for spec in plane.engine_config.specs], np.float64)
-        self._streams = sorted(plane.streams_of[deployment])
+        # Batch requests wait for room and not for replicas: they are no demand that more replicas would have to meet.
+        backlogs = plane.engine_config.backlogs
+        self._streams = [stream for stream in sorted(plane.streams_of[deployment]) if stream not in backlogs]
         self._delay_ns, self._window_ns = round(timing.delay_s * NS_PER_S), round(timing.window_s * NS_PER_S)
         self._period_ns = round(timing.scrape_s * NS_PER_S)
         self.next_scrape_ns = first_ns

@@ -182,6 +182,7 @@ def _rules(service: Service, segment: str, queue: int) -> StreamRules:
         tpot_ns=_ns(service.slo.tpot_s),
         e2e_ns=_ns(service.slo.e2e_s),
         batcher_queue=_or_unlimited(service.max_waiting_of(segment)),
+        backlog=service.workload.is_backlog(),
         late_waits=service.timeout_action_of(segment) == "wait",
     )
 
@@ -210,4 +211,5 @@ def _spec(kind: ReplicaKind, row: int, streams: frozenset[int]) -> ReplicaSpec:
         max_outstanding=max_outstanding,
         streams=streams,
         net_ns=net_ns,
+        backlog_seats=_or_unlimited(config.backlog_seats),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -114,14 +114,32 @@ class ClosedClients(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class BatchJob:
+    """Requests that are submitted together, to be worked off when there is room.
+
+    Parameters
+    ----------
+    number : among the jobs of its service. submit_ns : when, since the scenario start. due_ns : when it is to be done; None for any
+        time. requests : how many. blocks : starts a pass over them; they are drawn as they are needed, and have no times.
+    """
+
+    number: int
+    submit_ns: int
+    due_ns: int | None
+    requests: int
+    blocks: Callable[[], Iterator[RequestBlock]]
+
+
 class Source(Protocol):
-    """An opened workload of one service: open arrivals in blocks, or closed-loop clients, or both.
+    """An opened workload of one service: open arrivals in blocks, closed-loop clients, or batch jobs.
 
     The `stream` column counts the source's own segments from 0; `workload.stream` maps it to scenario streams.
     """
 
     segments: tuple[str, ...]
     closed: ClosedClients | None
+    jobs: tuple[BatchJob, ...]
     bad_rows: int
     inputs: dict[str, str]  # path -> sha256 of every file read
 

@@ -14,19 +14,20 @@ from sim.errors import Problems
 NEVER_NS = (1 << 63) - 1
 
 
-# Metrics of one replica, averaged over the metric window; the names a policy may ask for.
+# Metrics of one replica, averaged over the metric window; the names a policy may ask for. What the engine itself would report
+# (running, KV, busy) has batch jobs in it; what says how much demand there is has not.
 POD_METRICS = {
-    "outstanding": "requests waiting and running on the replica",
-    "running": "requests running on the replica",
-    "waiting": "requests waiting on the replica",
-    "kv_utilization": "KV in use over KV capacity, 0 to 1",
-    "busy": "share of time in which the engine steps, 0 to 1",
+    "outstanding": "requests waiting and running on the replica, those of batch jobs left out",
+    "running": "requests running on the replica, those of batch jobs among them",
+    "waiting": "requests waiting on the replica, those of batch jobs left out",
+    "kv_utilization": "KV in use over KV capacity, 0 to 1, batch jobs among it",
+    "busy": "share of time in which the engine steps, 0 to 1, for batch jobs too",
 }
 # Metrics of the whole deployment.
 EXTERNAL_METRICS = {
-    "queue": "requests waiting anywhere, service queue included",
-    "in_flight": "requests in the system",
-    "requests_per_s": "arrivals per second",
+    "queue": "requests waiting anywhere, service queue included, those of batch jobs left out",
+    "in_flight": "requests in the system, those of batch jobs left out",
+    "requests_per_s": "arrivals per second, those of batch jobs left out",
 }
 
 

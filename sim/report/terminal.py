@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sim.report.cells import cell, labelled, new_table, percent_cell, plain, seconds_cell, share_cell, significant
+from sim.report.jobs import jobs_table
 from sim.report.periods import main_causes, month_block
 from sim.results.invoice import InvoiceLine, invoice
 from sim.results.metrics import UNASSIGNED
@@ -42,6 +43,7 @@ def render(result: RunResult, console: Console) -> None:
         _money_table(result),
         _slo_table(summary),
         _requests_table(summary),
+        jobs_table(result),
         month_block(result),
     ):
         if table is not None:
@@ -113,6 +115,8 @@ def _money_table(result: RunResult) -> Table:
 def _slo_table(summary: Mapping[str, Any]) -> Table:
     table = new_table("SLO", "service", "within", "p50", "p95", "p99", "attained", "goal", "verdict")
     for service, latency in summary["latency"].items():
+        if "jobs" in summary["services"].get(service, {}):
+            continue  # its requests are not waited for one by one; the jobs have a table of their own
         slo = summary["slo"][service]
         table.add_row(cell(service))
         # An answer that comes in one piece has no time of its first token, and none between tokens.
@@ -156,8 +160,8 @@ def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
     in_items = {name: found for name, found in summary["services"].items() if "items" in found}
     lines = [f"{significant(bill[key])} USD per {unit}" for unit, key in costs.items() if bill[key] is not None or not in_items]
     for name, found in in_items.items():
-        for unit in ("requests", "items"):
-            lines.append(f"{significant(found[f'usd_per_1k_{unit}'])} USD per 1,000 {unit} of {plain(name)}")
+        units = ("requests", "items")
+        lines += [f"{significant(found[f'usd_per_1k_{unit}'])} USD per 1,000 {unit} of {plain(name)}" for unit in units]
     for number, line in enumerate(lines):
         yield labelled("" if number else "unit cost", line)
     where = "a line of the bill" if "energy" in bill["by_category"] else "in the price of the machines"

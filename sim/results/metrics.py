@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.bins import BINS, quantile_ns
+from sim.results.jobs import jobs_of, summarize_jobs
 from sim.results.periods import Calendar
 from sim.results.records import RunResult
 from sim.results.slo import (
@@ -54,6 +55,7 @@ def summarize(
     tokens = tokens_by_service(result)
     in_items = [name for name in requests if scenario.in_items(name)]
     items = items_by_service(result)
+    jobs = jobs_of(result)
     charges = bill(result, tokens, requests, in_items)
     nothing_left = dict.fromkeys(("total", "unserved", *TARGETS, "all"), 0)
     total_tokens = {kind: sum(service[kind] for service in tokens.values()) for kind in ("prompt", "output")}
@@ -66,6 +68,7 @@ def summarize(
                 "requests": requests[name],
                 "tokens": tokens[name],
                 **_unit_costs(charges["by_service"].get(name, 0.0), requests[name]["completed"], items[name], name in in_items),
+                **({"jobs": summarize_jobs([job for job in jobs if job.service == name])} if scenario.is_batch(name) else {}),
                 "bad_rows": skipped.get(name, 0),
                 "availability": availability(counts.get(name, nothing_left)),
             }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sim.schema import SCHEMA_VERSION, TABLES, Table
 
-SPOOL_ROWS = 16_384
+SPOOL_ROWS = 4096  # a row of a wide table takes a kilobyte while it waits
 MEMORY_LIMIT = "64MB"
 ROW_GROUP = 32_768  # the writer holds one group per table in memory
 _ORDER = "_order"
@@ -25,6 +25,15 @@ _WINDOWS_WITH_COST = """
         ASOF JOIN (SELECT DISTINCT start_ns FROM windows) AS starts ON part.start_ns >= starts.start_ns GROUP BY ALL
     ) AS c ON w.start_ns = c.start_ns AND w.stream = c.stream
 """
+# The ledger's time is cut where a job begins and where it ends, and a stream has one job at a time.
+_JOBS_WITH_COST = """
+    SELECT j.* REPLACE (coalesce((
+        SELECT sum(part.amount_nano_usd) FROM attribution AS part
+        WHERE part.stream = j.stream AND j.begun_ns >= 0 AND part.start_ns >= j.begun_ns
+            AND (j.finished_ns < 0 OR part.start_ns < j.finished_ns)
+    ), 0) AS cost_nano_usd) FROM jobs AS j
+"""
+_WITH_COST = {"windows": _WINDOWS_WITH_COST, "jobs": _JOBS_WITH_COST}
 
 
 def connect(temporary: Path | None = None) -> duckdb.DuckDBPyConnection:
@@ -69,7 +78,6 @@ class Spool:
         self._parts: dict[str, list[Path]] = {name: [] for name in TABLES}
         self._latest_key: dict[str, tuple[Any, ...]] = dict.fromkeys(TABLES, ())
         self._in_order = dict.fromkeys(TABLES, True)
-        self._connection = connect(folder)
 
     def append(self, table: str, row: Mapping[str, object]) -> None:
         """Add a row given by column name.
@@ -107,28 +115,32 @@ class Spool:
     def merge(self, target: Path) -> None:
         """Write every table, also empty ones, as `target/<table>.parquet` in the order of its key, and remove the part files.
 
-        Rows of equal key stay in the order in which they were added. The windows' cost is filled from the attribution. The same
-        rows give the same bytes.
+        Rows of equal key stay in the order in which they were added. The cost of windows and jobs is filled from the
+        attribution. The same rows give the same bytes.
         """
-        for name, table in TABLES.items():
+        for name in TABLES:
             self._flush(name)
+        with connect(self._folder) as connection:
+            self._merge(connection, target)
+        self.close()
+
+    def _merge(self, connection: duckdb.DuckDBPyConnection, target: Path) -> None:
+        for name, table in TABLES.items():
             paths = "[" + ", ".join(quoted(str(path)) for path in self._parts[name]) + "]"
             rows = f"SELECT * FROM read_parquet({paths})" if self._parts[name] else _no_rows(table)
-            self._connection.execute(f"CREATE VIEW {name} AS {rows}")
+            connection.execute(f"CREATE VIEW {name} AS {rows}")
         for name, table in TABLES.items():
-            rows = _WINDOWS_WITH_COST if name == "windows" else f"SELECT * FROM {name}"
+            rows = _WITH_COST.get(name, f"SELECT * FROM {name}")
             # Parts are sorted; where each begins after the one before, reading them in turn needs no memory for a sort.
-            order = f"ORDER BY {_order(table)}" if name == "windows" or not self._in_order[name] else ""
-            self._connection.execute(
+            order = f"ORDER BY {_order(table)}" if name in _WITH_COST or not self._in_order[name] else ""
+            connection.execute(
                 f"COPY (SELECT {_columns(table)} FROM ({rows}) {order}) TO {quoted(str(target / f'{name}.parquet'))} "
                 f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, "
                 f"KV_METADATA {{schema_version: '{SCHEMA_VERSION}', table_name: '{name}'}})"
             )
-        self.close()
 
     def close(self) -> None:
-        """Give up the rows in memory and remove the part files."""
-        self._connection.close()
+        """Remove the part files."""
         for path in [path for parts in self._parts.values() for path in parts]:
             path.unlink(missing_ok=True)
 
@@ -155,20 +167,21 @@ class Spool:
             held[column.name] = np.concatenate(chunks)
         held[_ORDER] = np.arange(self._written[table], self.rows(table), dtype=np.int64)
         path = self._folder / f"{table}.{len(self._parts[table]):06d}.part.parquet"
-        self._connection.register("held", held)
         rows = f"SELECT {_columns(TABLES[table])}, {_ORDER} FROM held ORDER BY {_order(TABLES[table])}"
-        self._connection.execute(f"COPY ({rows}) TO {quoted(str(path))} (FORMAT parquet)")
-        self._connection.unregister("held")
-        self._parts[table].append(path)
-        self._note_order(table, path)
+        # A connection that lives as long as the run would keep more memory with every part.
+        with connect(self._folder) as connection:
+            connection.register("held", held)
+            connection.execute(f"COPY ({rows}) TO {quoted(str(path))} (FORMAT parquet)")
+            self._parts[table].append(path)
+            self._note_order(connection, table, path)
         self._written[table] = self.rows(table)
         self._held[table], self._arrays[table] = 0, []
 
-    def _note_order(self, table: str, part: Path) -> None:
+    def _note_order(self, connection: duckdb.DuckDBPyConnection, table: str, part: Path) -> None:
         """Note whether a new part begins after the end of the one before."""
         keys = ", ".join(f'"{key}"' for key in TABLES[table].key)
         ends = f"SELECT {keys} FROM read_parquet({quoted(str(part))}) LIMIT 1 OFFSET "
-        first, last = (self._connection.execute(ends + str(index)).fetchall()[0] for index in (0, self._held[table] - 1))
+        first, last = (connection.execute(ends + str(index)).fetchall()[0] for index in (0, self._held[table] - 1))
         self._in_order[table] &= self._latest_key[table] <= first
         self._latest_key[table] = last
 

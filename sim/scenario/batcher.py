@@ -30,6 +30,7 @@ LLM_SETTINGS = (
     "max_model_len",
     "watermark_tokens",
     "kv_tokens",
+    "backlog_seats",
 )
 
 

@@ -78,6 +78,9 @@ def _check_settings(path: str, deployment: Deployment, model: Model | None, prob
         most = MOST_KV_TOKENS if model is None else model.max_model_len
         message = "is out of range" if model is None else f"is out of range for {model.name}"
         problems.check(2 <= longest <= most, f"{path}.max_model_len", longest, message, f"2 to {most}")
+    for_batch = deployment.backlog_seats
+    within = for_batch is None or 0 <= for_batch <= MOST_SEATS
+    problems.check(within, f"{path}.backlog_seats", for_batch, "is out of range", f"0 to {MOST_SEATS}")
     stages = deployment.pipeline_parallel
     most_stages = MOST_STAGES if model is None else model.layers
     problems.check(1 <= stages <= most_stages, f"{path}.pipeline_parallel", stages, "is out of range", f"1 to {most_stages}")

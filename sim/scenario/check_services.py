@@ -19,6 +19,8 @@ def check_kinds(name: str, service: Service, scenario: Scenario, problems: Probl
     deployments = {each: scenario.deployments[each] for each in service.deployments if each in scenario.deployments}
     batchers = [each for each, deployment in deployments.items() if deployment.batcher is not None]
     _check_rules(path, service, bool(batchers), problems)
+    if service.workload.is_backlog():
+        _check_backlog(path, service, deployments, problems)
     if batchers and len(batchers) < len(deployments):
         others = ", ".join(each for each in deployments if each not in batchers)
         message = f"has both kinds: {', '.join(batchers)} with a batcher, and {others} of LLMs"
@@ -50,6 +52,21 @@ def _check_items(path: str, service: Service, deployments: dict[str, Deployment]
         most = deployment.batcher.max_batch
         message = f"its largest request has more items than deployments.{name}.batcher.max_batch"
         problems.check(largest <= most, f"{path}.workload.items", largest, message, f"at most {most}")
+
+
+def _check_backlog(path: str, service: Service, deployments: dict[str, Deployment], problems: Problems) -> None:
+    """Check a service of batch jobs: what binds single requests as they arrive says nothing here."""
+    for target in ("ttft_s", "tpot_s", "e2e_s"):
+        value = getattr(service.slo, target)
+        problems.check(value is None, f"{path}.slo.{target}", value, "the target of a batch job is workload.due", "unset")
+    for name in ("queue_timeout_s", "max_queue"):
+        value = getattr(service, name)
+        problems.check(
+            value is None, f"{path}.{name}", value, "requests of a batch job wait in their backlog, not in a queue", "unset"
+        )
+    takers = [name for name, deployment in deployments.items() if deployment.backlog_seats != 0]
+    message = "has a backlog, and none of its deployments takes any: their backlog_seats are 0"
+    problems.check(bool(takers) or not deployments, f"{path}.deployments", service.deployments, message, "one with backlog_seats")
 
 
 def _check_rules(path: str, service: Service, batched: bool, problems: Problems) -> None:

@@ -113,6 +113,7 @@ class Deployment:
     max_outstanding : most requests waiting and running on a replica; None for 2 x max_num_seqs (no bound with a batcher), 0 for no
         bound.
     kv_tokens : measured KV capacity; None computes it from memory.
+    backlog_seats : most requests of batch jobs in a step; None for no bound of their own, 0 for none at all.
     autoscaler : how many replicas. pools : pools its nodes may come from, in this order. placement : how many in each of them.
     drain_grace_s : a draining replica is killed after so long; None waits until its last request is done.
     start : "ready" (the first replicas are up at the start) or "cold".
@@ -132,6 +133,7 @@ class Deployment:
     watermark_tokens: int = 1
     max_outstanding: int | None = None
     kv_tokens: int | None = None
+    backlog_seats: int | None = None
     autoscaler: Autoscaler = field(default_factory=Static)
     pools: list[str] = field(default_factory=list)
     placement: Placement = field(default_factory=InOrder)
@@ -320,6 +322,10 @@ class Scenario:
         """Whether the requests of a service bring items, not tokens: its deployments have batchers."""
         known = (self.deployments.get(name) for name in self.services[service].deployments)
         return any(deployment is not None and deployment.batcher is not None for deployment in known)
+
+    def is_batch(self, service: str) -> bool:
+        """Whether the requests of a service come as batch jobs."""
+        return self.services[service].workload.is_backlog()
 
     def planes(self) -> list[list[str]]:
         """Return the services grouped into data planes: services that share a deployment share a plane."""

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
-from sim.domain.traffic import ClosedClients, RequestBlock, Source
+from sim.domain.traffic import BatchJob, ClosedClients, RequestBlock, Source
 from sim.errors import Problems
 from sim.registry import names
 from sim.rng import StreamKey
@@ -48,12 +48,14 @@ class OpenedSource:
     Parameters
     ----------
     make_blocks : starts a fresh pass over the open arrivals. segments : names, in the order of their numbers in `stream`.
-    closed : closed-loop clients, or None. bad_rows : rows of input that were skipped. inputs : path -> sha256 of files read.
+    closed : closed-loop clients, or None. jobs : batch jobs, in order of time.
+    bad_rows : rows of input that were skipped. inputs : path -> sha256 of files read.
     """
 
     make_blocks: Callable[[], Iterator[RequestBlock]]
     segments: tuple[str, ...] = (ONE_SEGMENT,)
     closed: ClosedClients | None = None
+    jobs: tuple[BatchJob, ...] = ()
     bad_rows: int = 0
     inputs: dict[str, str] = field(default_factory=dict)
 
@@ -86,6 +88,10 @@ class Workload:
     def largest_items(self) -> int | None:
         """Return how many items its largest request brings; None for a workload whose requests are of tokens."""
         return None
+
+    def is_backlog(self) -> bool:
+        """Whether its requests come as batch jobs, which are worked off when nothing else wants the room."""
+        return False
 
     def expected_load(self, start: datetime, horizon_ns: int) -> ExpectedLoad:
         """Return what is known of the load before the run (for the capacity sheet).

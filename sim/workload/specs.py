@@ -128,7 +128,7 @@ class Event:
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add what is wrong with the event."""
-        if not _is_instant(self.at):
+        if not is_instant(self.at):
             check_duration(self.at, f"{path}.at", problems, "a date such as 2026-10-06T16:00:00Z, or since the start such as 36h")
         for name in ("rise", "lasts", "decay"):
             check_duration(getattr(self, name), f"{path}.{name}", problems)
@@ -141,11 +141,12 @@ class Event:
         ----------
         start : calendar instant of the scenario start, with its zone.
         """
-        start_ns = (instant(self.at) - start) // MICROSECOND * 1_000 if _is_instant(self.at) else duration_ns(self.at)
+        start_ns = (instant(self.at) - start) // MICROSECOND * 1_000 if is_instant(self.at) else duration_ns(self.at)
         return RateEvent(start_ns, duration_ns(self.lasts), self.factor, duration_ns(self.rise), duration_ns(self.decay))
 
 
-def _is_instant(text: str) -> bool:
+def is_instant(text: str) -> bool:
+    """Return whether a text is a calendar instant."""
     try:
         instant(text)
     except ValueError:

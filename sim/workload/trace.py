@@ -56,7 +56,7 @@ class Trace(Workload):
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add everything that is wrong with the configuration, a missing file among it."""
-        self._file_problems(f"{path}.path", problems)
+        check_trace_file(self.path, f"{path}.path", problems)
         problems.check(self.format in FORMATS, f"{path}.format", self.format, "is not a format of traces", choices=FORMATS)
         for name, value in (("time_scale", self.time_scale), ("rate_scale", self.rate_scale)):
             problems.check(1e-3 <= value <= 1e3, f"{path}.{name}", value, "is out of range", "0.001 to 1000")
@@ -64,27 +64,6 @@ class Trace(Workload):
         problems.check(self.max_bad_rows >= 0, f"{path}.max_bad_rows", self.max_bad_rows, "must not be negative", ">= 0")
         within = 0 <= self.jitter_s <= MAX_JITTER_S
         problems.check(within, f"{path}.jitter_s", self.jitter_s, "must be seconds", f"0 to {MAX_JITTER_S:g}")
-
-    def _file_problems(self, path: str, problems: Problems) -> None:
-        file = Path(self.path)
-        if not self.path:
-            problems.add(path, self.path, "no trace is given", f"a file ({', '.join(SUFFIXES)})")
-            return
-        try:
-            there = file.is_file()
-            beside = (
-                [] if there or not file.parent.is_dir() else sorted(str(each) for each in file.parent.iterdir() if each.is_file())
-            )
-        except (OSError, ValueError) as error:  # a name too long, a folder without permission, a null byte
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            problems.add(path, self.path, f"cannot be looked at: {why}", "an existing file")
-            return
-        if not there:
-            problems.add(path, self.path, "there is no such file", "an existing file", choices=beside)
-        else:
-            problems.check(
-                self.path.endswith(SUFFIXES), path, self.path, "is not a kind of file that can be read", ", ".join(SUFFIXES)
-            )
 
     def segment_names(self) -> None:
         """Return None: only the opened file knows its segments."""
@@ -106,6 +85,30 @@ class Trace(Workload):
         return OpenedSource(
             partial(replay.blocks, key, horizon_ns), rows.segments, bad_rows=rows.bad_rows, inputs={self.path: rows.sha256}
         )
+
+
+def check_trace_file(name: str, path: str, problems: Problems) -> None:
+    """Add what keeps a file from being read as a trace: it is not there, or of another kind.
+
+    Parameters
+    ----------
+    name : of the file. path : dotted path of the setting.
+    """
+    file = Path(name)
+    if not name:
+        problems.add(path, name, "no trace is given", f"a file ({', '.join(SUFFIXES)})")
+        return
+    try:
+        there = file.is_file()
+        beside = [] if there or not file.parent.is_dir() else sorted(str(each) for each in file.parent.iterdir() if each.is_file())
+    except (OSError, ValueError) as error:  # a name too long, a folder without permission, a null byte
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        problems.add(path, name, f"cannot be looked at: {why}", "an existing file")
+        return
+    if not there:
+        problems.add(path, name, "there is no such file", "an existing file", choices=beside)
+    else:
+        problems.check(name.endswith(SUFFIXES), path, name, "is not a kind of file that can be read", ", ".join(SUFFIXES))
 
 
 @dataclass(frozen=True)
