@@ -23,15 +23,16 @@ def jobs_table(result: RunResult) -> Table | None:
     if not jobs:
         return None
     start = instant(result.manifest["scenario"]["start"])
-    table = new_table("BATCH JOBS", "job", "submitted UTC", "requests", "waited", "took", "made way", "USD", "verdict")
+    table = new_table("BATCH JOBS by UTC of submission", "job", "requests", "waited", "took", "preempted", "USD", "verdict")
     for service in dict.fromkeys(job.service for job in jobs):
+        table.add_row(cell(service))
         mine = [job for job in jobs if job.service == service]
         listed = mine if len(mine) <= MOST_LISTED else [job for job in mine if job.verdict in ("late", "open")][-MOST_LISTED:]
         for job in listed:
             submitted = start + timedelta(microseconds=job.submitted_ns // 1_000)
-            table.add_row(cell(f"{service} {job.number}"), f"{submitted:%m-%d %H:%M}", *_cells(job))
+            table.add_row(f"  {job.number}: {submitted:%m-%d %H:%M}", *_cells(job))
         if len(mine) > 1:
-            table.add_row(*_sum(service, mine), style="bold")
+            table.add_row(*_sum(mine), style="bold")
     return table
 
 
@@ -48,14 +49,13 @@ def _cells(job: Job) -> tuple[str | Text, ...]:
     )
 
 
-def _sum(service: str, jobs: list[Job]) -> tuple[str | Text, ...]:
+def _sum(jobs: list[Job]) -> tuple[str | Text, ...]:
     found = summarize_jobs(jobs)
     verdicts = ", ".join(f"{count} {verdict}" for verdict in VERDICTS if (count := found[verdict.replace(" ", "_")]))
     longest = "-" if found["longest_s"] is None else f"max {seconds_cell(found['longest_s'])}"
     cost = usd(sum(job.cost_nano for job in jobs))
     return (
-        cell(f"{service}, {len(jobs)} jobs"),
-        "",
+        f"  {len(jobs)} jobs",
         f"{found['requests']:,}",
         "",
         longest,
