@@ -131,6 +131,22 @@ def test_routers_see_it(engine: Engine) -> None:
     assert done.column("preemptions") == [0, 0]
 
 
+def test_a_decode_run_does_not_look_into_the_backlog(engine: Engine) -> None:
+    """Only a departure or a prefill chunk makes a replica look, not a boundary at which a request happens to be admitted.
+
+    Replica 0 is full of the first row (48 of 80), replica 1 of the second; neither has room for the third. At 5 ms the second has
+    left, and the third takes replica 1 and all its budget. At 6 ms the fourth would fit both: replica 0, whose turn comes first,
+    admits the request of 5.5 ms and does not look; replica 1 has computed a prompt and takes it.
+    """
+    specs = [spec(seats=4, kv_tokens=80), spec(seats=4, kv_tokens=80, token_budget=40, streams=frozenset({1}))]
+    plane = start(engine, requests((int(5.5 * MS), 1, 1)), specs=specs, streams=STREAMS, replicas=(0, 1))
+    plane.submit(0, 1, rows((40, 15), (40, 5), (40, 3), (1, 1)))
+    done = end(plane)
+    assert done.column("stream") == [1, 1, 1, 0, 1]
+    assert done.ms("admitted_ns") == [0, 0, 5, 6, 6]
+    assert done.column("replica") == [0, 1, 1, 0, 1]
+
+
 def test_a_kill_sends_it_to_the_front_of_the_backlog(engine: Engine) -> None:
     """Both start again, before the third, in their order; at the last attempt they fail."""
     plane = start(engine, [], specs=[spec(seats=2)], streams=[StreamRules(), StreamRules(backlog=True, max_attempts=2)])
