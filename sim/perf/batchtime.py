@@ -69,8 +69,9 @@ def batch_step_model(times_fx: Sequence[int], accelerator: Accelerator, *, compu
     >>> from sim.catalog.loader import load_catalog
     >>> l4 = load_catalog().accelerators["l4"]
     >>> step = batch_step_model(line_fx(0.0, 0.001, 4), l4, compute_use=0.2, memory_use=0.0)
-    >>> round(step.step_j(step.step_fx(4, 4, 0, 0), 4, 4, 0, 0) / 0.004 / l4.tdp_w - l4.power.base - 0.2 * l4.power.compute, 9)
-    0.0
+    >>> used_w = step.step_j(step.step_fx(4, 4, 0, 0), 4, 4, 0, 0) / 0.004
+    >>> round(used_w / l4.tdp_w, 6) == round(l4.power.base + 0.2 * l4.power.compute, 6)
+    True
     """
     power, most = accelerator.power, len(times_fx)
     full_batch_s = times_fx[-1] / ONE_NS_FX / 1e9

@@ -54,7 +54,7 @@ class _Scraped:
 def _feed(timing: MetricTiming) -> tuple[MetricsFeed, SimpleNamespace]:
     """A feed of a deployment with spec 1, beside another one with spec 0, of streams 0 and 2 of three."""
     engine = SimpleNamespace(view=lambda now_ns: engine.now)
-    config = SimpleNamespace(specs=[SimpleNamespace(kv_tokens=tokens) for tokens in KV_TOKENS])
+    config = SimpleNamespace(backlogs=(), specs=[SimpleNamespace(kv_tokens=tokens) for tokens in KV_TOKENS])
     plane: Any = SimpleNamespace(
         engine=engine,
         engine_config=config,
