@@ -54,6 +54,9 @@ def main_metrics(paths: Iterable[str]) -> list[Metric]:
             _share(f"slo.{service}.{target}.attainment", f"{service} SLO {_target(target)}") for target in (*TARGETS, ALL_TARGETS)
         ]
         wanted.append(_share(f"services.{service}.availability", f"{service} served"))
+        wanted.append(_amount(f"services.{service}.jobs.usd", f"{service} jobs USD"))
+        wanted.append(_seconds(f"services.{service}.jobs.longest_s", f"{service} longest job"))
+        wanted.append(_count(f"services.{service}.jobs.late", f"{service} late jobs"))
         wanted.append(_amount(f"services.{service}.usd_per_1k_requests", f"{service} USD per 1k requests"))
     for service in services:
         wanted += [

@@ -19,10 +19,13 @@ from sim.control.world import Plane, World
 from sim.dataplane.engine import Hit, View, Watch
 from sim.dataplane.layout import COUNTERS
 from sim.domain.traffic import BatchJob, RequestBlock, Stream
-from sim.units import NS_PER_MINUTE, NS_PER_MS
+from sim.perf.steptime import FRACTION_BITS
+from sim.units import NS_PER_MINUTE, NS_PER_MS, NS_PER_S
 
 # Whether a replica has taken something is looked up after so long, then after twice as long each time, until one has.
 FIRST_LOOK_NS, LONGEST_LOOK_NS = NS_PER_MS, NS_PER_MINUTE
+# A job that cannot be done for longer than this is left alone for so long.
+SHORTEST_SLEEP_NS = NS_PER_S
 Process = Generator[simpy.Event, None, None]
 _COUNTED = ("arrived", "completed", "failed", "preempted", "retried", "completed_prompt_tokens", "completed_output_tokens")
 
@@ -67,6 +70,17 @@ class Backlog:
         self.env, self.world, self.plane, self.local, self.jobs, self.sink = env, world, plane, local, jobs, sink
         self._book, self._tell = book, tell
         self._longest = plane.engine_config.longest_in_backlog(local)
+        scenario, config = world.resolved.scenario, plane.engine_config
+        takers = {
+            place: config.specs[number]
+            for place, number in plane.specs.items()
+            if config.specs[number].accepts(local) and config.specs[number].takes_backlogs
+        }
+        most = {name: scenario.deployments[name].autoscaler.most_replicas() for name, _ in takers}
+        seats = {name: min(spec.seats, spec.backlog_seats) for (name, _), spec in takers.items()}
+        self._most_seats = sum(most[name] * seats[name] for name in most)
+        step_ns = [config.steps[spec.kind].step_fx(1, 0, 0, 0) >> FRACTION_BITS for spec in takers.values()]
+        self._fastest_step_ns = min(step_ns, default=0)
         self._emptied = env.event()
         self._working: _Work | None = None
         self._done = 0
@@ -83,6 +97,9 @@ class Backlog:
             work = self._begin(job)
             if work.taken_ns == NOT_REACHED:
                 self.env.process(self._see_the_first(work))
+            while (busy_ns := self._surely_busy_ns(work)) > SHORTEST_SLEEP_NS:
+                yield self.env.timeout(busy_ns)
+            self.plane.engine.watch(self._now_ns, Watch.BACKLOG_EMPTY, self.local)
             yield self._emptied
             self._emptied = self.env.event()
             self._book(self._now_ns)
@@ -116,9 +133,19 @@ class Backlog:
         work = self._working = _Work(job, now_ns, self._look(engine.view(now_ns)))
         self._tell("job_submitted", self._name(job), f"{job.requests} requests")
         engine.submit(now_ns, self.local, self.world.timed(self._that_fit(work)))
-        engine.watch(now_ns, Watch.BACKLOG_EMPTY, self.local)
         self._note_taken(work)
         return work
+
+    def _surely_busy_ns(self, work: _Work) -> int:
+        """Return for how long a job cannot be done: as many steps as its rows need at least, if all seats there can be took them.
+
+        Data planes that might stop move in step, event by event; so the watch is set only towards the end of a job.
+        """
+        if work.job.most_tokens > self._longest:
+            return 0  # nobody knows how many of the rows to come are left out
+        taken = self._look(self.plane.engine.view(self._now_ns))["arrived"] - work.before["arrived"]
+        steps = (work.job.requests - taken) // max(self._most_seats, 1) - 1
+        return max(steps, 0) * self._fastest_step_ns
 
     def _that_fit(self, work: _Work) -> Iterator[RequestBlock]:
         """Draw the rows of a job, without those that some replica could never hold."""

@@ -121,13 +121,15 @@ class BatchJob:
     Parameters
     ----------
     number : among the jobs of its service. submit_ns : when, since the scenario start. due_ns : when it is to be done; None for any
-        time. requests : how many. blocks : starts a pass over them; they are drawn as they are needed, and have no times.
+        time. requests : how many. most_tokens : no request has more, prompt and output together.
+    blocks : starts a pass over them; they are drawn as they are needed, and have no times.
     """
 
     number: int
     submit_ns: int
     due_ns: int | None
     requests: int
+    most_tokens: int
     blocks: Callable[[], Iterator[RequestBlock]]
 
 

@@ -99,13 +99,14 @@ class Backlog(Workload):
             rows = read_trace(self.path, self.format, self.max_bad_rows)
             requests = rows.rows if self.requests is None else min(self.requests, rows.rows)
             draw = partial(_of_file, rows, requests, key)
-            bad_rows, inputs = rows.bad_rows, {self.path: rows.sha256}
+            bad_rows, inputs, most_tokens = rows.bad_rows, {self.path: rows.sha256}, rows.most_tokens()
         else:
             assert self.requests is not None
-            requests, draw = self.requests, partial(_drawn, self._lengths(), self.requests, key)
-            bad_rows, inputs = 0, {}
+            lengths = self._lengths()
+            requests, draw = self.requests, partial(_drawn, lengths, self.requests, key)
+            bad_rows, inputs, most_tokens = 0, {}, lengths.prompt.largest + lengths.output.largest
         jobs = tuple(
-            BatchJob(number, at_ns, None if due_ns is None else at_ns + due_ns, requests, partial(draw, number))
+            BatchJob(number, at_ns, None if due_ns is None else at_ns + due_ns, requests, most_tokens, partial(draw, number))
             for number, at_ns in enumerate(self._submitted_ns(start, horizon_ns))
         )
         return OpenedSource(lambda: iter(()), jobs=jobs, bad_rows=bad_rows, inputs=inputs)

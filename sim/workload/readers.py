@@ -65,6 +65,10 @@ class TraceRows:
         columns = self.connection.execute(query, [first, first + count]).fetchnumpy()
         return {name: np.asarray(column, dtype=np.int64) for name, column in columns.items()}
 
+    def most_tokens(self) -> int:
+        """Return the most tokens of a row, prompt and output together."""
+        return int(self.connection.execute("SELECT max(prompt + output) FROM trace").fetchall()[0][0])
+
 
 def read_trace(path: str, file_format: str, max_bad_rows: int) -> TraceRows:
     """Read, check and sort a trace.

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sim import simulate
 from sim.app.sheet import capacity_report
+from sim.control import batchjobs
 from sim.errors import InputError
 from sim.perf.steptime import FRACTION_BITS
 from sim.policies.autoscalers.hpa import Hpa
@@ -26,6 +27,7 @@ from sim.rng import StreamKey
 from sim.scenario import Deployment, DynamicBatcher, Failure, Pool, Scenario, Service, Slo
 from sim.scenario.check import check
 from sim.scenario.resolve import resolve
+from sim.schema import TABLES
 from sim.units import NANO_PER_USD, NS_PER_HOUR, NS_PER_MINUTE, NS_PER_S
 from sim.workload.backlog import Backlog
 from sim.workload.specs import TokenLengths
@@ -170,6 +172,32 @@ def test_a_machine_that_crashes_costs_time_and_no_row(tmp_path: Path) -> None:
     assert before is not None
     assert after is not None
     assert after - before > 150
+
+
+def test_leaving_a_long_job_alone_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two data planes with a job each, one watched from its start: the same end to the nanosecond, and all other tables."""
+
+    def tables(folder: Path) -> dict[str, Any]:
+        made = scenario(backlog(40_000, due="5min"), chat=poisson(5.0), seats=16)
+        made.services["other"] = Service(workload=backlog(30_000), deployments=["second"])
+        made.deployments["second"] = Deployment(pools=["gpu"], max_num_seqs=32)
+        result = run(made, folder)
+        return {name: {column: values.tolist() for column, values in result.table(name).items()} for name in TABLES}
+
+    slept: list[int] = []
+    surely_busy_ns = batchjobs.Backlog._surely_busy_ns
+
+    def noted(self: batchjobs.Backlog, work: Any) -> int:
+        slept.append(surely_busy_ns(self, work))
+        return slept[-1]
+
+    monkeypatch.setattr(batchjobs.Backlog, "_surely_busy_ns", noted)
+    alone = tables(tmp_path / "alone")
+    assert len(slept) > 20
+    assert max(slept) > NS_PER_S
+    monkeypatch.setattr(batchjobs.Backlog, "_surely_busy_ns", lambda self, work: 0)
+    assert tables(tmp_path / "watched") == alone
+    assert alone["jobs"]["finished_ns"][0] > 0
 
 
 def test_two_services_have_backlogs_of_their_own(tmp_path: Path) -> None:
