@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,12 @@ class CheckedWriter(RunWriter):
         result = super().commit(summary, manifest)
         check_run(result)
         return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_is_compiled() -> None:
+    """Load the compiled engine, and compile it where this is the first time, so that no message about it comes in between."""
+    importlib.import_module("sim.dataplane.compiled")
 
 
 @pytest.fixture(autouse=True)

@@ -87,7 +87,7 @@ def crowded(scale: int, start_ns: int = 0) -> PlaneConfig:
 
 
 CROWD = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 25), st.integers(1, 20), st.integers(0, 1)), min_size=1, max_size=30)
-TIMES = ("arrival_ns", "first_token_ns", "leave_ns", "net_ns")
+MOMENTS = ("arrival_ns", "dispatched_ns", "admitted_ns", "first_token_ns", "leave_ns")
 
 
 def crowd_block(rows: list[tuple[int, int, int, int]], scale: int, offset_ns: int = 0) -> RequestBlock:
@@ -102,7 +102,7 @@ def test_twice_the_times_give_twice_the_times(engine: type[DataPlane], rows: lis
     """Every arrival, step, delay and deadline doubled: every time in the results doubles exactly, nothing else changes."""
     (once, records), (twice, doubled) = (simulate(engine, crowded(scale), crowd_block(rows, scale), 2) for scale in (1, 2))
     for name, column in records.items():
-        factor = np.where(column < 0, 1, 2) if name in TIMES else 1
+        factor = np.where(column < 0, 1, 2) if name in (*MOMENTS, "net_ns") else 1
         np.testing.assert_array_equal(doubled[name], factor * column, err_msg=name)
     np.testing.assert_array_equal(twice.busy_ns, 2 * once.busy_ns)
     np.testing.assert_allclose(twice.shares_ns, 2 * once.shares_ns, rtol=1e-12)
@@ -117,7 +117,7 @@ def test_a_late_start_changes_nothing_but_the_date(engine: type[DataPlane], rows
         simulate(engine, crowded(1, start_ns), crowd_block(rows, 1, start_ns), 2) for start_ns in (0, OFFSET_400_DAYS_NS)
     )
     for name, column in records.items():
-        offset = np.where(column < 0, 0, OFFSET_400_DAYS_NS) if name in TIMES[:3] else 0
+        offset = np.where(column < 0, 0, OFFSET_400_DAYS_NS) if name in MOMENTS else 0
         np.testing.assert_array_equal(shifted[name], column + offset, err_msg=name)
     np.testing.assert_array_equal(late.busy_ns, early.busy_ns)
     np.testing.assert_array_equal(late.in_flight_us, early.in_flight_us)

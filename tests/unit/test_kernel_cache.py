@@ -100,6 +100,8 @@ def test_an_empty_folder_is_announced_and_a_full_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # A sweep of an earlier test lets Hydra set up logging, which may switch off loggers that are there.
+    monkeypatch.setattr(kernel_cache.log, "disabled", False)
     with caplog.at_level(logging.WARNING):
         folder = Path(kernel_cache.kernel_folder.__wrapped__())
         assert [record.getMessage() for record in caplog.records] == ["compiling kernels, once (about 20 s)"]
