@@ -56,8 +56,8 @@ class StepModel:
     fixed_ns : per step (launches, all-reduce latency, engine). sequence_ns : per sampled sequence (engine).
     tdp_w : power limit of the whole replica. base_w : power of an engine that steps, before memory and compute terms.
     weights_j, token_j, head_j, attention_j, context_j : energy per step, n, n_out, S and C above `base_w`.
-    batch_fx : for a model that is served in whole batches: measured time of a batch of n items at n - 1, in fixed point; it replaces
-        the formula. Empty for the formula.
+    batch_fx : for a model that is served in whole batches: measured time of a batch of n items at n - 1, in fixed point, in place
+        of the formula. Empty for the formula.
     validity : "fitted", "transferred" or "assumed", of the parameters behind the constants.
 
     Examples

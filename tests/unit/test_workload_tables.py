@@ -13,7 +13,7 @@ from sim.domain.presets import LengthMixture
 from sim.workload.arrivals import gap_table
 from sim.workload.lengths import RequestLengths, TokenDistribution, fixed, lognormal_mixture, normal_correlation
 from sim.workload.presets import preset
-from sim.workload.tables import CELL_BITS, CELLS, INDEX_BITS, LEVELS, TAIL_BITS, cell_index, cell_probabilities
+from sim.workload.tables import CELL_BITS, INDEX_BITS, LEVELS, TAIL_BITS, cell_index, cell_probabilities
 
 CHANCES = (0.5, 0.25, 0.1, 0.05, 0.01, 1e-3, 1e-4, 1e-5)
 CHAT = preset("chat-azure-2023")
@@ -81,7 +81,7 @@ def test_output_tables_hold_every_quantile_whatever_the_dependence(name: str, sp
         exact = int(law.quantile(above))
         if exact == MIXTURES[name].cap_tokens:
             continue
-        # A negative dependence brings in the lower tail of the prompts' deviates, which is not refined: quantiles are held to p99.99.
+        # A negative dependence brings in the lower tail of the prompts' deviates, which is not refined: held to p99.99.
         if spearman >= 0:
             assert output_survival(lengths, exact) == pytest.approx(law.survival[exact], rel=1e-3, abs=cell_chance(above))
         # The tables' own quantile is within 0.2 % and a token of the law's.
