@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sim.app.sheet_jobs import JobReport, job_reports, job_warnings
 from sim.app.sheet_load import Load, mean_lengths, offered_load
 from sim.app.sheet_pools import PoolReport, pool_report, replicas_by_pool
 from sim.perf.batchtime import BatchSheet, batch_sheet
@@ -109,6 +110,7 @@ class CapacityReport:
     kinds: list[KindReport]
     deployments: list[DeploymentReport]
     fleets: list[FleetReport]
+    jobs: list[JobReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -132,10 +134,9 @@ def capacity_report(scenario: Scenario) -> CapacityReport:
     kinds = {key: _kind_report(kind, resolved, loads, pools[key[1]]) for key, kind in resolved.kinds.items()}
     deployments = [_deployment_report(name, resolved, kinds) for name in scenario.deployments]
     fleets = [_fleet_report(members, scenario, loads, kinds) for members in scenario.planes()]
-    listed = list(kinds.values())
-    return CapacityReport(
-        scenario.name, loads, list(pools.values()), listed, deployments, fleets, _warnings(scenario, fleets, listed, deployments)
-    )
+    listed, jobs = list(kinds.values()), job_reports(resolved, loads)
+    warnings = [*_warnings(scenario, fleets, listed, deployments), *job_warnings(jobs)]
+    return CapacityReport(scenario.name, loads, list(pools.values()), listed, deployments, fleets, jobs, warnings)
 
 
 def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], pool: PoolReport) -> KindReport:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sim.app.sheet import CapacityReport, DeploymentReport, FleetReport, KindReport
+from sim.app.sheet_jobs import JobReport
 from sim.app.sheet_load import Load
 from sim.app.sheet_pools import PoolReport
 from sim.perf.batchtime import BatchSheet
@@ -32,6 +33,8 @@ def show_report(report: CapacityReport, console: Console) -> None:
     console.print(_cold_starts(report))
     console.print(_deployments(report.deployments))
     console.print(_fleets(report.fleets))
+    if report.jobs:
+        console.print(_jobs(report.jobs))
     for warning in report.warnings:
         console.print(f"[bold yellow]warning[/bold yellow] {escape(warning)}", highlight=False)
     if not report.warnings:
@@ -174,6 +177,18 @@ def _fleets(fleets: list[FleetReport]) -> Table:
             _share(fleet.mean_rate_per_s, fleet.capacity_per_s),
             _share(fleet.peak_rate_per_s, fleet.capacity_per_s),
         )
+    return table
+
+
+def _jobs(jobs: list[JobReport]) -> Table:
+    table = Table(title="batch jobs, with all their seats to themselves", title_justify="left", box=box.SIMPLE)
+    table.add_column("service", overflow="fold")
+    for header in ("jobs", "requests each", "on one replica", "at best", "due after"):
+        table.add_column(header, justify="right")
+    for report in jobs:
+        times = (report.replica_s, report.at_best_s, report.due_s)
+        shown = ("-" if time_s is None else seconds_text(time_s) for time_s in times)
+        table.add_row(escape(report.service), str(report.jobs), f"{report.requests:,}", *shown)
     return table
 
 

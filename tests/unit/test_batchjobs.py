@@ -309,6 +309,21 @@ def test_the_sheet_spreads_a_job_over_the_run() -> None:
     assert report.fleets[0].mean_rate_per_s == pytest.approx(1.0)
 
 
+def test_the_sheet_says_how_long_a_job_takes_at_best() -> None:
+    """One seat: n times the time of one, at the mean of its context; on two replicas half, and due before that is warned about."""
+    made = scenario(backlog(1_000, due="1min"), replicas=2)
+    report = capacity_report(made)
+    [job] = report.jobs
+    one_s = row_fx(made) / (1 << FRACTION_BITS) / NS_PER_S
+    assert job.replica_s == pytest.approx(
+        1_000 * one_s, rel=0.1
+    )  # the sheet counts a seat as decoding while its prompt is computed
+    assert job.at_best_s == pytest.approx(job.replica_s / 2)
+    assert (job.jobs, job.requests, job.due_s) == (1, 1_000, 60.0)
+    assert [warning for warning in report.warnings if "due after 60.00 s" in warning] != []
+    assert capacity_report(scenario(backlog(10, due="1h"))).warnings == []
+
+
 def test_everything_wrong_with_a_job_comes_at_once(tmp_path: Path) -> None:
     """What binds requests that arrive, wrong times, no requests, no seats, a batcher."""
     made = scenario(Backlog(submit_at="25:00", due="soon", timezone="Mars", prompt=TokenLengths(family="fixed")), backlog_seats=0)
