@@ -27,11 +27,12 @@ _WINDOWS_WITH_COST = """
 """
 # The ledger's time is cut where a job begins and where it ends, and a stream has one job at a time.
 _JOBS_WITH_COST = """
-    SELECT j.* REPLACE (coalesce((
-        SELECT sum(part.amount_nano_usd) FROM attribution AS part
-        WHERE part.stream = j.stream AND j.begun_ns >= 0 AND part.start_ns >= j.begun_ns
-            AND (j.finished_ns < 0 OR part.start_ns < j.finished_ns)
-    ), 0) AS cost_nano_usd) FROM jobs AS j
+    SELECT j.* REPLACE (coalesce(c.cost, 0) AS cost_nano_usd) FROM jobs AS j LEFT JOIN (
+        SELECT work.stream, work.begun_ns, work.finished_ns, sum(part.amount_nano_usd) AS cost FROM attribution AS part
+        ASOF JOIN (SELECT stream, begun_ns, finished_ns FROM jobs WHERE begun_ns >= 0 AND begun_ns <> finished_ns) AS work
+        ON part.stream = work.stream AND part.start_ns >= work.begun_ns
+        WHERE work.finished_ns < 0 OR part.start_ns < work.finished_ns GROUP BY ALL
+    ) AS c ON j.stream = c.stream AND j.begun_ns = c.begun_ns AND j.finished_ns = c.finished_ns
 """
 _WITH_COST = {"windows": _WINDOWS_WITH_COST, "jobs": _JOBS_WITH_COST}
 

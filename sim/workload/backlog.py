@@ -9,6 +9,8 @@ from datetime import datetime, time, timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
+import numpy as np
+
 from sim.domain.traffic import BLOCK_REQUESTS, BatchJob, RequestBlock, Source
 from sim.errors import Problems
 from sim.registry import register
@@ -140,7 +142,7 @@ def _drawn(lengths: RequestLengths, requests: int, key: StreamKey, number: int) 
     for block, first in enumerate(range(0, requests, BLOCK_REQUESTS)):
         words = random_words(words_of, block, min(BLOCK_REQUESTS, requests - first))
         prompt, output = lengths.draw(words)
-        yield RequestBlock.of(arrival_ns=[0] * len(words), prompt_tokens=prompt, output_tokens=output, tag=words)
+        yield RequestBlock.of(arrival_ns=np.zeros(len(words), np.int64), prompt_tokens=prompt, output_tokens=output, tag=words)
 
 
 def _of_file(rows: TraceRows, requests: int, key: StreamKey, number: int) -> Iterator[RequestBlock]:
@@ -149,4 +151,6 @@ def _of_file(rows: TraceRows, requests: int, key: StreamKey, number: int) -> Ite
     for block, first in enumerate(range(0, requests, BLOCK_REQUESTS)):
         page = rows.page(first, min(BLOCK_REQUESTS, requests - first))
         words = random_words(words_of, block, len(page["prompt"]))
-        yield RequestBlock.of(arrival_ns=[0] * len(words), prompt_tokens=page["prompt"], output_tokens=page["output"], tag=words)
+        yield RequestBlock.of(
+            arrival_ns=np.zeros(len(words), np.int64), prompt_tokens=page["prompt"], output_tokens=page["output"], tag=words
+        )

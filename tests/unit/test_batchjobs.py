@@ -180,7 +180,8 @@ def test_leaving_a_long_job_alone_changes_nothing(tmp_path: Path, monkeypatch: p
 
     def tables(folder: Path) -> dict[str, Any]:
         made = scenario(backlog(40_000, due="5min"), chat=poisson(5.0), seats=16)
-        made.services["other"] = Service(workload=backlog(30_000), deployments=["second"])
+        one = TokenLengths(family="fixed", mean=1)  # a row a step and seat: as fast as rows can go
+        made.services["other"] = Service(workload=backlog(300_000, prompt=one, output=one), deployments=["second"])
         made.deployments["second"] = Deployment(pools=["gpu"], max_num_seqs=32)
         result = run(made, folder)
         return {f"{name}.{column}": values for name in TABLES for column, values in result.table(name).items()}
