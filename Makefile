@@ -1,6 +1,6 @@
 # Needs Python 3.11, 3.12 or 3.13 and make; everything else is installed into .venv by the first target that needs it.
 #   make run                     the default scenario       make run ARGS="horizon=1h seed=2"   with settings
-#   make test | lint | bench | months | validate | experiment-01 | readme | clean    make PYTHON=/path/to/python3.12 run  another interpreter
+#   make test | lint | bench | months | validate | experiment-01 | calibration | readme | clean    make PYTHON=/path/to/python3.12 run  another interpreter
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 BILLCAST_DATA ?= ../shared/data
 
-.PHONY: help run test lint bench months validate experiment-01 readme clean
+.PHONY: help run test lint bench months validate experiment-01 calibration readme clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +43,9 @@ experiment-01: $(VENV)/.installed
 	@$(BIN)/billcast sweep --config-dir experiments/01_cold_start_and_spot scenario=slow_boots,fast_boots out=outputs/experiments/01 \
 		placement.on_demand_percentage=100,50,0 deployments.llama_8b.autoscaler.metrics.0.target=12,24 $(ARGS)
 	@$(BIN)/python experiments/01_cold_start_and_spot/figures.py outputs/experiments/01
+
+calibration: $(VENV)/.installed
+	@BILLCAST_DATA="$(BILLCAST_DATA)" $(BIN)/python -m experiments.calibrate_gpu.compare $(ARGS)
 
 readme: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.readme
