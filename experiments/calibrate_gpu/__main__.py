@@ -94,8 +94,9 @@ class Session:
         shape = stack.shape
         return Row(
             gpu=self.gpu, model=shape.name, dtype=stack.dtype, tensor_parallel=shape.tensor_parallel,
-            layers=point.layers or shape.layers, launch=point.launch, attention=point.attention, elementwise=point.elementwise, rest=point.rest, phase=point.phase,
-            decodes=point.decodes, context=point.context, chunks=point.chunks, chunk_tokens=point.chunk_tokens, prior=point.prior,
+            layers=point.layers or shape.layers, launch=point.launch, attention=point.attention,
+            elementwise=point.elementwise, rest=point.rest, phase=point.phase, decodes=point.decodes, context=point.context,
+            chunks=point.chunks, chunk_tokens=point.chunk_tokens, prior=point.prior,
             n=point.tokens, n_out=point.outputs, s=point.attention_pairs, c=point.context_sum, step_s=result.median_s,
             step_p10_s=result.p10_s, step_p90_s=result.p90_s, repetitions=result.repetitions, power_w=power_w,
             energy_j=None if power_w is None else power_w * result.median_s, sm_mhz=reading.sm_mhz, memory_mhz=reading.memory_mhz,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,10 @@ def read(path: Path) -> list[Row]:
         rows = []
         for number, line in enumerate(lines, start=2):
             try:
-                rows.append(
-                    Row(**{field.name: _value(str(field.type), text) for field, text in zip(fields(Row), line, strict=True)})
-                )  # type: ignore[arg-type]
+                values: list[Any] = [_value(str(field.type), text) for field, text in zip(fields(Row), line, strict=True)]
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
+            rows.append(Row(*values))
     return rows
 
 
