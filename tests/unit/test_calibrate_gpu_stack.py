@@ -35,10 +35,14 @@ def by_hand(made: stack.Stack, tokens: torch.Tensor) -> torch.Tensor:
                 turned[position, half + pair] = b * math.cos(angle) + a * math.sin(angle)
         return turned
 
+    def matrix(weight: torch.Tensor) -> torch.Tensor:
+        scale = stack.WEIGHT_SCALE * math.sqrt(weight.shape[1]) if made.dtype == "fp8" else 1.0
+        return weight.double().T / scale
+
     x = made.embedding[tokens].double()
     future = torch.ones(len(tokens), len(tokens)).triu(1).bool()
     for layer in made.layers:
-        qkv = norm(x, layer.attention_norm) @ layer.qkv.double().T
+        qkv = norm(x, layer.attention_norm) @ matrix(layer.qkv)
         heads = list(qkv.split(shape.head_dim, dim=1))
         keys = [rotated(k) for k in heads[shape.heads : shape.heads + shape.kv_heads]]
         values = heads[shape.heads + shape.kv_heads :]
@@ -46,18 +50,23 @@ def by_hand(made: stack.Stack, tokens: torch.Tensor) -> torch.Tensor:
         for head in range(shape.heads):
             scores = rotated(heads[head]) @ keys[head // group].T / math.sqrt(shape.head_dim)
             outs.append(scores.masked_fill(future, -math.inf).softmax(-1) @ values[head // group])
-        x = x + torch.cat(outs, dim=1) @ layer.out.double().T
-        gate, up = (norm(x, layer.ffn_norm) @ layer.gate_up.double().T).chunk(2, dim=1)
-        x = x + (gate * torch.sigmoid(gate) * up) @ layer.down.double().T
+        x = x + torch.cat(outs, dim=1) @ matrix(layer.out)
+        gate, up = (norm(x, layer.ffn_norm) @ matrix(layer.gate_up)).chunk(2, dim=1)
+        x = x + (gate * torch.sigmoid(gate) * up) @ matrix(layer.down)
     return norm(x[-1], made.final_norm) @ made.embedding.double().T
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [("bf16", 0.03)])
+@pytest.mark.parametrize(("dtype", "limit"), [("bf16", 0.02), ("fp8", 0.1)])
 def test_a_prefill_is_the_transformer_written_out(dtype: str, limit: float) -> None:
     made = stack.Stack(TINY, dtype, CPU, pool_tokens=64)
     batch = made.batch(Point(chunks=1, chunk_tokens=23))
     with torch.inference_mode():
-        logits = made.step(batch, stack.EAGER).double()[0]
+        try:
+            logits = made.step(batch, stack.EAGER).double()[0]
+        except RuntimeError as error:
+            if dtype == "fp8":
+                pytest.skip(f"this PyTorch has no fp8 product on the processor: {error}")
+            raise
         truth = by_hand(made, batch.tokens)
     assert float((logits - truth).norm() / truth.norm()) < limit
 
