@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sim.schema import SCHEMA_VERSION, TABLES, Table
 
-SPOOL_ROWS = 4_096  # a row of a wide table takes a kilobyte while it waits
+SPOOL_ROWS = 1_024  # a row of a wide table takes a kilobyte while it waits
 MEMORY_LIMIT = "64MB"
 ROW_GROUP = 32_768  # the writer holds one group per table in memory
 _ORDER = "_order"
