@@ -66,7 +66,7 @@ def _compiled(score: Callable[..., float]) -> Any:
     try:
         return cfunc(FLOAT(FLOATS, FLOATS), error_model="numpy")(score)
     except NumbaError:
-        log.info("%s cannot be compiled; Python is asked for every request", score.__qualname__)
+        log.warning("%s cannot be compiled; Python is asked for every request", score.__qualname__)
         return None
 
 
