@@ -114,12 +114,12 @@ def engines_table(result: dict[str, Any]) -> str:
     cpu, compile_s, cached_s = f"{threads['cpu_over_alone']:.2f}", f"{start['compile_s']:.0f}", f"{start['cached_s']:.1f}"
     return f"""{_of(result, "make bench")}
 Engines alone, all accounting on, no control plane, no records; medians of {speed["reference"]["repetitions"]} repetitions.
-Other work ran on the machine, so single figures move by 15 % and more; ratios are taken inside one run.
+Single figures move by 15 % and more where other work runs on the machine; ratios are taken inside one run.
 
 {_table(head, rows)}
 
 On `bench_chat8` the compiled engine is {ratio} times as fast as the reference. Two planes in two threads were {faster} times
-as fast as one after the other, while other work wanted the cores too, and took {cpu} times the processor time. The first start
+as fast as one after the other, and took {cpu} times the processor time. The first start
 compiles for {compile_s} s and says so; later starts take {cached_s} s with all imports."""
 
 

@@ -19,9 +19,12 @@ import numba
 
 from sim import bins
 from sim.dataplane import layout
+from sim.policies import routers
 
 COMPILE_S = 20
 PATTERN = "kernel*.py"
+# What the kernel takes constants from.
+CONSTANTS = (bins, layout, routers)
 NAME = "kernel-"
 
 # Kernels of other versions: these many that were used last are kept, older ones once nobody has used them for so long.
@@ -41,8 +44,7 @@ def cache_folder() -> Path:
     """
     digest = hashlib.blake2b(digest_size=8)
     here = Path(__file__).parent
-    assert bins.__file__ is not None
-    for path in (*sorted(here.glob(PATTERN)), Path(layout.__file__), Path(bins.__file__)):
+    for path in (*sorted(here.glob(PATTERN)), *(Path(str(module.__file__)) for module in CONSTANTS)):
         digest.update(path.read_bytes())
     for package in ("numba", "numpy"):
         digest.update(version(package).encode())

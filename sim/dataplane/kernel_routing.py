@@ -133,7 +133,10 @@ def nth_candidate(m: IntArray, q: int, n: int) -> int:
 
 @compiled(INT(INTS, FLOATS, INT))
 def choose_by_score(m: IntArray, f: FloatArray, q: int) -> int:
-    """Index of the candidate with the least score of a router of the user's; NONE without a candidate."""
+    """Index of the candidate with the least score of a router of the user's; NONE without a candidate.
+
+    UNKNOWN if a score is no number: Python computes it again, and says what is wrong with it or chooses.
+    """
     at, best, least = m[SCORES_AT], NONE, 0.0
     for index in range(m[REPLICAS_USED]):
         r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
@@ -147,6 +150,8 @@ def choose_by_score(m: IntArray, f: FloatArray, q: int) -> int:
             f[at + SEATS] = m[s + S_SEATS]
             f[at + WEIGHT] = f[s + S_WEIGHT]
             score = np.rint(score_at(m[SCORE], f, at, at + SCORE_FEATURES) * SCORES_PER_UNIT)
+            if np.isnan(score):
+                return m[CHOICE]
             if best == NONE or score < least:
                 best, least = index, score
     return best

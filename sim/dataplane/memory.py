@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import cfunc
+from numba import carray, cfunc, njit  # type: ignore[attr-defined]
 from numba.core.errors import NumbaError
 
 from sim.dataplane import kernel_layout as k
@@ -58,13 +59,21 @@ def compiled_score(router: Router) -> Any:
     """
     if router.mechanism in MECHANISMS or router.score in (Router.score, LeastKv.score):
         return None
-    return _compiled(router.score)
+    return _compiled(router.score, len(router.params()))
 
 
 @cache
-def _compiled(score: Callable[..., float]) -> Any:
+def _compiled(score: Callable[..., float], params: int) -> Any:
+    compiled, features = njit(score, boundscheck=True), len(FEATURES)
+
+    def call(f: Any, p: Any) -> float:
+        try:
+            return float(compiled(carray(f, features), carray(p, params)))
+        except Exception:
+            return math.nan  # the kernel then lets Python compute it, which raises what there is to raise
+
     try:
-        return cfunc(FLOAT(FLOATS, FLOATS), error_model="numpy")(score)
+        return cfunc(FLOAT(FLOATS, FLOATS))(call)
     except NumbaError:
         log.warning("%s cannot be compiled; Python is asked for every request", score.__qualname__)
         return None

@@ -28,7 +28,8 @@ def comparable(score: float) -> float:
     >>> comparable(0.1 + 0.2) == comparable(0.3)
     True
     """
-    return round(score * SCORES_PER_UNIT) if isfinite(score) else score
+    scaled = score * SCORES_PER_UNIT
+    return round(scaled) if isfinite(scaled) else scaled
 
 
 class Router:

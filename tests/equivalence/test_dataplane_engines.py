@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from scenarios import Player, Scenario, differences, scenarios
 
 import sim.dataplane.kernel
-import sim.dataplane.kernel_accounts
-import sim.dataplane.kernel_batching
-import sim.dataplane.kernel_doors
-import sim.dataplane.kernel_looking
 import sim.dataplane.kernel_parts
-import sim.dataplane.kernel_routing
-import sim.dataplane.kernel_steps
 from sim import load_scenario, simulate
 from sim.bins import BINS, bin_of
 from sim.dataplane.compiled import CompiledPlane
@@ -24,16 +19,8 @@ from sim.dataplane.reference import ReferencePlane
 from sim.rng import mix64
 from sim.schema import TABLES
 
-KERNEL = [
-    sim.dataplane.kernel,
-    sim.dataplane.kernel_accounts,
-    sim.dataplane.kernel_batching,
-    sim.dataplane.kernel_doors,
-    sim.dataplane.kernel_looking,
-    sim.dataplane.kernel_parts,
-    sim.dataplane.kernel_routing,
-    sim.dataplane.kernel_steps,
-]
+HERE = Path(str(sim.dataplane.kernel.__file__)).parent
+KERNEL = [importlib.import_module(f"sim.dataplane.{path.stem}") for path in sorted(HERE.glob("kernel*.py"))]
 quiet = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 

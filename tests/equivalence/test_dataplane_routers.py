@@ -216,3 +216,34 @@ def test_a_score_is_called_through_its_address_or_else_in_python(router: Router,
     assert chosen[0] == chosen[1]
     assert len(set(chosen[0])) >= 2
     assert len(sim.dataplane.kernel.advance.nopython_signatures) == 1
+
+
+@dataclass
+class Wrong(Router):
+    """A score with something wrong in it, by its parameter."""
+
+    how: int = 0
+
+    @staticmethod
+    def score(f: Sequence[float], p: Sequence[float]) -> float:
+        """Divide by zero, read past the end, or give no number."""
+        if p[0] == 0:
+            return 1.0 / (f[OUTSTANDING] - f[OUTSTANDING])
+        if p[0] == 1:
+            return p[5]
+        return math.nan if f[WEIGHT] == 1.0 else 1e300
+
+
+@pytest.mark.parametrize(("how", "error"), [(0, ZeroDivisionError), (1, IndexError)])
+def test_an_error_of_a_score_ends_the_run(engine: Engine, how: int, error: type[Exception]) -> None:
+    """Compiled or not: it is never taken for a score."""
+    with pytest.raises(error):
+        outcome(engine, requests((0, 10, 1)), router=Wrong(how))
+
+
+def test_no_number_and_numbers_beyond_bounds_choose_as_in_python(engine: Engine) -> None:
+    """NaN is below nothing and nothing is below it, so the first stays; 1e300 is a number like others."""
+    specs = [spec(weight=1.0), spec(weight=2.0)]
+    assert outcome(engine, requests((0, 10, 1)), replicas=(0, 1), specs=specs, router=Wrong(2)).column("replica") == [0]
+    assert outcome(engine, requests((0, 10, 1)), replicas=(1, 0), specs=specs, router=Wrong(2)).column("replica") == [0]
+    assert outcome(engine, requests((0, 10, 1)), replicas=(1, 1), specs=specs, router=Wrong(2)).column("replica") == [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import subprocess
@@ -120,3 +121,16 @@ def test_the_first_run_says_that_it_compiles_and_the_second_does_not(tmp_path: P
     )
     assert first.strip() == "compiling kernels, once (about 20 s)"
     assert second == ""
+
+
+def test_the_name_of_the_folder_depends_on_everything_the_kernel_takes_constants_from() -> None:
+    """Arrays' types and the cache itself are all that the kernel's files may import from elsewhere."""
+    covered = {module.__name__ for module in kernel_cache.CONSTANTS}
+    imported = set()
+    for path in Path(kernel_cache.__file__).parent.glob(kernel_cache.PATTERN):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sim.") and path.stem != "kernel_cache":
+                names = {alias.name for alias in node.names}
+                if not node.module.startswith("sim.dataplane.kernel") and not names <= {"IntArray", "FloatArray"}:
+                    imported.add(node.module)
+    assert imported == covered
