@@ -39,6 +39,8 @@ STATES = ("ready", "booting", "draining")
 _LOOKS = {"ready": (BLUE, ""), "booting": (ORANGE, "////"), "draining": (PALE, "\\\\\\\\")}
 _MOST_PANELS = 6
 _MANY_MARKS = 200
+# Above so many changes of the fleet, outlines and hatches would hide what they outline.
+_MANY_CHANGES = 400
 _MOST_SERVICES = len(SERIES)
 
 
@@ -164,15 +166,19 @@ def _draw_demand(axes: Axes, frame: Frame, windows: Mapping[str, Windows], rates
 
 def _draw_replicas(axes: Axes, frame: Frame, found: Replicas) -> None:
     times = frame.days(found.times_ns)
-    heavy = len(times) * len(STATES) > HEAVY_POINTS
+    heavy, crowded = len(times) * len(STATES) > HEAVY_POINTS, len(times) > _MANY_CHANGES
     below = np.zeros(len(times), np.int64)
     for state in STATES:
         color, hatch = _LOOKS[state]
         above = below + found.counts[state]
-        style: dict[str, Any] = {"facecolor": color, "hatch": hatch, "edgecolor": "white" if state == "ready" else "#333333"}
+        style: dict[str, Any] = {
+            "facecolor": color,
+            "hatch": None if crowded else hatch,
+            "edgecolor": "white" if state == "ready" else "#333333",
+        }
         axes.fill_between(times, below, above, step="post", linewidth=0, rasterized=heavy, **style)
         below = above
-    axes.step(times[:-1], below[:-1], where="post", color="#333333", linewidth=0.8, rasterized=heavy)
+    axes.step(times[:-1], below[:-1], where="post", color="#333333", linewidth=0.1 if crowded else 0.8, rasterized=heavy)
     axes.set_ylim(0, max(int(below.max()) * 1.3, 1))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     thousands(axes)
@@ -185,10 +191,10 @@ def _draw_decisions(axes: Axes, frame: Frame, name: str) -> None:
     mine = np.ones(len(table["time_ns"]), np.bool_) if name == "" else table["deployment"] == name
     for more, marker in ((True, "^"), (False, "v")):
         chosen = mine & ((table["after"] > table["before"]) == more)
-        size = 26 if chosen.sum() <= _MANY_MARKS else 5
+        size, edge = (26, 0.5) if chosen.sum() <= _MANY_MARKS else (3, 0.0)
         axes.scatter(
             frame.days(table["time_ns"][chosen]), table["after"][chosen], marker=marker, s=size, color=BLACK, zorder=4,
-            edgecolors="white", linewidths=0.5, rasterized=bool(chosen.sum() > _MANY_MARKS),
+            edgecolors="white", linewidths=edge, rasterized=bool(chosen.sum() > _MANY_MARKS),
         )  # fmt: skip
 
 
