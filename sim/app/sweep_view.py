@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sim.report.cells import percent_cell
 from sim.studies.collect import HIGH, LOW, Collected
 from sim.studies.jobs import ERROR, FAILED, OK
 
@@ -114,12 +114,7 @@ def _half_width(row: Mapping[str, Any], path: str) -> float | None:
 
 def _share(row: Mapping[str, Any], path: str) -> str:
     half = _half_width(row, path)
-    return _percent(row.get(path)) + ("" if half is None else f" ±{half * 100:.2g}")
-
-
-def _percent(share: float | None) -> str:
-    """A share cut to two digits, not rounded: 100 % is shown only where nothing is missing."""
-    return "-" if share is None else f"{math.floor(round(share * 10_000, 6)) / 100:.2f}%"
+    return percent_cell(row.get(path)) + ("" if half is None else f" ±{half * 100:.2g}")
 
 
 def _width(name: str, cells: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sim.report.cells import plain
 from sim.report.lifelines import Happening, ReplicaStory, RequestLife, Use, Verdict
 from sim.units import NS_PER_S, NS_PER_US, seconds_text
 
@@ -52,7 +53,7 @@ def show_request(
         console.print("  was never on a replica")
     else:
         machines = ", ".join(str(node) for node in replica.nodes)
-        console.print(_plain(f"  replica {replica.number} of {replica.deployment}, on node {machines}: {replica.where}"))
+        console.print(plain(f"  replica {replica.number} of {replica.deployment}, on node {machines}: {replica.where}"))
     console.print(f"  {ready_at_arrival} replicas ready when it arrived; attempts {life.attempts}, preemptions {life.preemptions}")
     console.print(_request_stages(life))
     console.print(_targets(life.verdicts[-1:] if life.batched else life.verdicts))  # with a batcher there is one answer: E2E
@@ -137,7 +138,7 @@ def _show_happenings(around: Sequence[Happening], origin_ns: int, console: Conso
         return
     table = _table("around", "what happened", left=2)
     for one in around[:MOST_HAPPENINGS]:
-        table.add_row(_after(one.time_ns - origin_ns), _plain(one.what))
+        table.add_row(_after(one.time_ns - origin_ns), plain(one.what))
     console.print(table)
     if len(around) > MOST_HAPPENINGS:
         console.print(f"  {len(around) - MOST_HAPPENINGS} more")
@@ -148,7 +149,7 @@ def _short(start: datetime, time_ns: int) -> str:
 
 
 def _title(what: str, more: str) -> Text:
-    return Text.assemble((_plain(what), "bold cyan"), f"  {_plain(more)}")
+    return Text.assemble((plain(what), "bold cyan"), f"  {plain(more)}")
 
 
 def _table(*columns: str, left: int = 1) -> Table:
@@ -169,7 +170,3 @@ def _seconds(length_ns: int | None) -> str:
 def _after(length_ns: int) -> str:
     sign = "-" if length_ns < 0 else "+"
     return f"{sign}{abs(length_ns) / NS_PER_S:.6f} s"
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
