@@ -15,7 +15,8 @@ from scipy.optimize import least_squares
 
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import StepFit
-from sim.perf.steptime import ONE_NS_FX, StepModel, step_model
+from sim.perf.roofline import step_model
+from sim.perf.steptime import ONE_NS_FX, StepModel
 
 from .table import Row
 

@@ -15,7 +15,7 @@ from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import InstanceType
 from sim.errors import InputError, Problem, Problems
 from sim.perf.capacity import CapacitySheet
-from sim.perf.steptime import TENSOR_PARALLEL
+from sim.perf.roofline import TENSOR_PARALLEL
 from sim.registry import registered
 from sim.scenario import Deployment, Pool, Scenario, Service, Slo
 from sim.scenario.check import check

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sim.domain.hardware import Accelerator, Engine
 from sim.domain.models import Model
-from sim.perf.steptime import KV_BYTES, PCIE_LINK_SHARE, TENSOR_PARALLEL, WEIGHT_TYPES
+from sim.perf.roofline import KV_BYTES, PCIE_LINK_SHARE, TENSOR_PARALLEL, WEIGHT_TYPES
 from sim.units import BYTES_PER_GIB
 
 # CUDA context, libraries and graph pools outside the tensor allocator (research note on hardware, read 2026-11-23, assumed).

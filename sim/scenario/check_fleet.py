@@ -9,7 +9,7 @@ from sim.domain.hardware import Engine, InstanceType
 from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.memory import kv_capacity
-from sim.perf.steptime import KV_BYTES, check_parallel
+from sim.perf.roofline import KV_BYTES, check_parallel
 from sim.scenario.batcher import check_fits, check_no_llm_settings
 from sim.scenario.model import Deployment, Pool, Scenario
 

@@ -8,7 +8,8 @@ from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
 from sim.domain.models import Model
 from sim.perf.memory import KvCapacity, kv_capacity, weight_bytes
-from sim.perf.steptime import StepModel, step_model
+from sim.perf.roofline import step_model
+from sim.perf.steptime import StepModel
 from sim.policies.placement import SPOT
 from sim.scenario.model import ColdStart, Deployment, Pool, Scenario, StageTime
 

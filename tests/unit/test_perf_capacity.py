@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sim.catalog.loader import load_catalog
 from sim.perf.capacity import capacity_sheet, decode_step_s, largest_batch, mixed_step_s, prefill_s, requests_per_s
 from sim.perf.memory import kv_capacity
-from sim.perf.steptime import ONE_NS_FX, StepModel, step_model
+from sim.perf.roofline import step_model
+from sim.perf.steptime import ONE_NS_FX, StepModel
 
 CATALOG = load_catalog()
 H100_8B = step_model(

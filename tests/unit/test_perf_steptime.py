@@ -13,7 +13,8 @@ from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.errors import InputError, Problems
 from sim.perf.power import node_idle_w, replica_idle_w, stepping_power_w
-from sim.perf.steptime import ONE_NS_FX, StepModel, check_parallel, step_model
+from sim.perf.roofline import check_parallel, step_model
+from sim.perf.steptime import ONE_NS_FX, StepModel
 
 CATALOG = load_catalog()
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from sim.catalog.loader import load_catalog
-from sim.perf.steptime import ONE_NS_FX, StepModel, step_model
+from sim.perf.roofline import step_model
+from sim.perf.steptime import ONE_NS_FX, StepModel
 
 pytestmark = pytest.mark.validation
 
