@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.errors import Problems
+from sim.perf.power import StepWork, step_energies
 from sim.perf.steptime import StepModel
 
 # Handing activations from one pipeline stage to the next: 100 Gbit/s of network per accelerator and 30 us. Source: AWS p4d has
@@ -111,6 +114,7 @@ def step_model(
     Examples
     --------
     >>> from sim.catalog.loader import load_catalog
+    >>> from sim.perf.steptime import ONE_NS_FX
     >>> catalog = load_catalog()
     >>> step = step_model(
     ...     catalog.models["llama-3.1-8b"],
@@ -148,9 +152,19 @@ def step_model(
     hand_overs = pipeline_parallel - 1
     hand_over_ns = hand_overs * 2 * hidden / STAGE_LINK_BYTES_PER_NS
     kernel_ns = engine.kernel_scale * 1e9
-    # One second of full compute, or of full bandwidth, costs these joules above the base power of the t accelerators.
-    compute_j = t * accelerator.tdp_w * accelerator.power.compute
-    memory_j = t * accelerator.tdp_w * accelerator.power.memory
+    few = np.arange(2.0)  # the energies are affine in tokens and sampled sequences: two points say it all
+    work = StepWork(
+        arithmetic=arithmetic,
+        tokens_flops=token_flops * few,
+        tokens_bytes=read_bytes + token_bytes * few,
+        sampled_flops=head_flops * few,
+        sampled_bytes=np.zeros(2),
+        attention_flops=attention_flops,
+        context_flops=attention_flops,
+        context_bytes=context_bytes,
+    )
+    energies = step_energies(accelerator, work, accelerators=t)
+    weights_j, after_j = map(float, energies.tokens_j)
     return StepModel(
         linear_ns=kernel_ns * token_flops / (fit.eta_compute * flops_per_s),
         head_ns=kernel_ns * head_flops / (fit.eta_compute * flops_per_s),
@@ -161,12 +175,12 @@ def step_model(
         fixed_ns=kernel_ns * (layers * fit.layer_s + allreduce_s) + hand_overs * STAGE_LINK_NS + engine.step_s * 1e9,
         sequence_ns=engine.sequence_s * 1e9,
         context_ns=kernel_ns * context_bytes / (fit.eta_kv * bytes_per_s),
-        tdp_w=t * (accelerator.tdp_w + hand_overs * accelerator.idle_w),
-        base_w=t * (accelerator.tdp_w * accelerator.power.base + hand_overs * accelerator.idle_w),
-        weights_j=memory_j * read_bytes / bytes_per_s,
-        token_j=memory_j * token_bytes / bytes_per_s + compute_j * token_flops / flops_per_s,
-        head_j=compute_j * head_flops / flops_per_s,
-        attention_j=compute_j * attention_flops / attention_flops_per_s,
-        context_j=memory_j * context_bytes / bytes_per_s + compute_j * attention_flops / attention_flops_per_s,
+        tdp_w=energies.tdp_w + t * hand_overs * accelerator.idle_w,
+        base_w=energies.base_w + t * hand_overs * accelerator.idle_w,
+        weights_j=weights_j,
+        token_j=after_j - weights_j,
+        head_j=float(energies.sampled_j[1] - energies.sampled_j[0]),
+        attention_j=energies.attention_j,
+        context_j=energies.context_j,
         validity=fit.validity,
     )
