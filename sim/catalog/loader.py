@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sim.catalog.checks import check_model
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
 from sim.domain.hardware import Accelerator, ColdStart, Engine, Grid, InstanceType, PowerFit, Provenance, StepFit
 from sim.domain.models import Model
@@ -35,6 +36,8 @@ FILES = (
     "accelerators",
     "instances",
     "models",
+    "models_qwen_gemma",
+    "models_moe",
     "engines",
     "fits",
     "cold_starts",
@@ -188,7 +191,11 @@ def _package_sections() -> dict[str, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = {}
     for name in FILES:
         file = resources.files("sim.catalog").joinpath(f"{name}.yaml")
-        sections |= read_sections(file.read_text(encoding="utf-8"), file.name, problems)
+        for kind, rows in read_sections(file.read_text(encoding="utf-8"), file.name, problems).items():
+            here = sections.setdefault(kind, {})
+            for twice in sorted(set(here) & set(rows)):
+                problems.add(f"{kind}.{twice}", file.name, "a row of this name is in another file of the catalog")
+            here |= rows
     problems.raise_if_any()
     return sections
 
@@ -264,7 +271,7 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         problems.check(0 < share <= 1, f"{path}.memory_utilization", share, "out of range", "above 0, at most 1")
         problems.check(row.block_tokens >= 1, f"{path}.block_tokens", row.block_tokens, "out of range", "at least 1")
     elif isinstance(row, Model):
-        problems.check(row.heads % row.kv_heads == 0, f"{path}.kv_heads", row.kv_heads, "must divide heads")
+        check_model(row, path, problems)
     elif isinstance(row, ColdStart):
         _check_cold_start(row, path, problems)
     elif isinstance(row, Grid):

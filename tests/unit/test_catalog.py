@@ -64,14 +64,6 @@ def test_every_region_with_a_price_has_a_grid_and_every_host_its_share() -> None
         assert instance.host_w == 400 * instance.accelerators / 8, name
 
 
-@pytest.mark.parametrize("name", CATALOG.models)
-def test_published_parameter_counts_follow_from_the_architectures(name: str) -> None:
-    model = CATALOG.models[name]
-    tables = 1 if model.tied_embeddings else 2
-    counted = model.linear_parameters + tables * model.head_parameters + (2 * model.layers + 1) * model.hidden
-    assert counted == pytest.approx(model.parameters, rel=1e-5)
-
-
 def test_the_source_hour_of_the_chat_preset_has_the_rate_of_its_trace() -> None:
     preset = CATALOG.workloads["chat-azure-2023"]
     week = CATALOG.week_profiles[preset.week_profile].weights

@@ -1,0 +1,48 @@
+"""What a row of the catalog must say about itself, beyond the types of its fields."""
+
+from __future__ import annotations
+
+from sim.domain.models import Model
+from sim.errors import Problems
+
+# Published totals are rounded, count a vision tower or leave biases out; a wrong width is off by far more.
+PARAMETERS_TOLERANCE = 0.02
+
+
+def check_model(row: Model, path: str, problems: Problems) -> None:
+    """Record what in an architecture contradicts itself: experts, latent attention, windows and the total.
+
+    Parameters
+    ----------
+    path : dotted path of the row, the start of the problems' paths.
+    """
+    problems.check(row.heads % row.kv_heads == 0, f"{path}.kv_heads", row.kv_heads, "must divide heads")
+    if row.experts:
+        routed = 1 <= row.active_experts <= row.experts
+        problems.check(routed, f"{path}.active_experts", row.active_experts, "out of range", f"1 to experts ({row.experts})")
+        problems.check(row.expert_ffn > 0, f"{path}.expert_ffn", row.expert_ffn, "experts without a width", "above 0")
+        some = row.dense_layers < row.layers
+        problems.check(some, f"{path}.dense_layers", row.dense_layers, "no layer has experts", f"0 to {row.layers - 1}")
+    else:
+        for name in ("active_experts", "shared_experts", "expert_ffn", "dense_layers"):
+            value = getattr(row, name)
+            problems.check(value == 0, f"{path}.{name}", value, "a model without experts", "0, or experts above 0")
+    if row.experts == 0 or row.dense_layers:
+        problems.check(row.ffn > 0, f"{path}.ffn", row.ffn, "layers without experts need a width", "above 0")
+    if row.kv_latent:
+        for name in ("rope_head_dim", "value_head_dim"):
+            value = getattr(row, name)
+            problems.check(value > 0, f"{path}.{name}", value, "latent attention needs it", "above 0")
+        problems.check(row.kv_heads == 1, f"{path}.kv_heads", row.kv_heads, "latent attention has one cache for all heads", "1")
+    else:
+        for name in ("query_latent", "rope_head_dim", "value_head_dim"):
+            value = getattr(row, name)
+            problems.check(value == 0, f"{path}.{name}", value, "only with latent attention", "0, or kv_latent above 0")
+    both = (row.window_layers == 0) == (row.window_tokens == 0)
+    problems.check(both, f"{path}.window_tokens", row.window_tokens, "goes with window_layers", "both above 0, or both 0")
+    fits = row.window_layers <= row.layers
+    problems.check(fits, f"{path}.window_layers", row.window_layers, "more than there are", f"0 to layers ({row.layers})")
+    counted = row.counted_parameters
+    near = abs(counted - row.parameters) <= PARAMETERS_TOLERANCE * counted
+    message = "is not what the architecture makes; look at the widths and the number of layers"
+    problems.check(near, f"{path}.parameters", row.parameters, message, f"about {counted:.4g}")
