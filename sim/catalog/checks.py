@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sim.domain.models import Model
+from sim.domain.training import TrainingEfficiency
 from sim.errors import Problems
 
 # Published totals are rounded, count a vision tower or leave biases out; a wrong width is off by far more.
@@ -46,3 +50,25 @@ def check_model(row: Model, path: str, problems: Problems) -> None:
     near = abs(counted - row.parameters) <= PARAMETERS_TOLERANCE * counted
     message = "is not what the architecture makes; look at the widths and the number of layers"
     problems.check(near, f"{path}.parameters", row.parameters, message, f"about {counted:.4g}")
+
+
+def check_training_efficiency(row: TrainingEfficiency, path: str, accelerators: Mapping[str, Any], problems: Problems) -> None:
+    """Record what in a row of training efficiencies cannot be: ranges out of order, sizes, accelerators that are not there.
+
+    Parameters
+    ----------
+    path : dotted path of the row. accelerators : names of the catalog's accelerators.
+    """
+    for name in ("in_run", "all_in"):
+        share = getattr(row, name)
+        ordered = 0 < share.low <= share.mid <= share.high <= 1
+        value = [share.low, share.mid, share.high]
+        problems.check(ordered, f"{path}.{name}", value, "is not in order", "0 < low <= mid <= high <= 1")
+    sizes = row.least_parameters < row.most_parameters
+    message = "holds no model"
+    problems.check(
+        sizes, f"{path}.most_parameters", row.most_parameters, message, f"above least_parameters ({row.least_parameters:g})"
+    )
+    for key in ("accelerators", "transferred_to"):
+        for index, name in enumerate(getattr(row, key)):
+            problems.check(name in accelerators, f"{path}.{key}.{index}", name, "no such row in accelerators", choices=accelerators)

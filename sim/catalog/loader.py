@@ -9,12 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sim.catalog.checks import check_model
+from sim.catalog.checks import check_model, check_training_efficiency
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
 from sim.domain.hardware import Accelerator, ColdStart, Engine, Grid, InstanceType, PowerFit, Provenance, StepFit
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
 from sim.domain.spot import Phases, SpotMarket, SpotNotice, SpotPrice
+from sim.domain.training import TrainingEfficiency
 from sim.errors import Problems
 
 KINDS: dict[str, type[Any]] = {
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Any]] = {
     "spot_markets": SpotMarket,
     "spot_notices": SpotNotice,
     "spot_prices": SpotPrice,
+    "training_efficiencies": TrainingEfficiency,
 }
 FILES = (
     "accelerators",
@@ -45,6 +47,7 @@ FILES = (
     "workloads",
     "spot_markets",
     "spot_prices",
+    "training",
 )
 
 
@@ -82,6 +85,7 @@ class Catalog:
     spot_markets: dict[str, SpotMarket] = field(default_factory=dict)
     spot_notices: dict[str, SpotNotice] = field(default_factory=dict)
     spot_prices: dict[str, SpotPrice] = field(default_factory=dict)
+    training_efficiencies: dict[str, TrainingEfficiency] = field(default_factory=dict)
 
     def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
         """Return the row of a kind by name, or None with a problem that lists the names and the nearest.
@@ -289,6 +293,8 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         _check_spot_market(row, path, problems)
     elif isinstance(row, SpotPrice):
         _check_spot_price(row, path, problems)
+    elif isinstance(row, TrainingEfficiency):
+        check_training_efficiency(row, path, sections["accelerators"], problems)
 
 
 def _check_spot_market(row: SpotMarket, path: str, problems: Problems) -> None:
