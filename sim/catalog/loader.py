@@ -9,8 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sim.catalog.batch_checks import accelerator_class, check_batch_fit, check_batch_model
 from sim.catalog.checks import check_model, check_training_efficiency
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
+from sim.domain.batch_models import BatchFit, BatchModel
 from sim.domain.hardware import Accelerator, ColdStart, Engine, Grid, InstanceType, PowerFit, Provenance, StepFit
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
@@ -25,6 +27,8 @@ KINDS: dict[str, type[Any]] = {
     "models": Model,
     "engines": Engine,
     "fits": StepFit,
+    "batch_models": BatchModel,
+    "batch_fits": BatchFit,
     "cold_starts": ColdStart,
     "grids": Grid,
     "week_profiles": WeekProfile,
@@ -42,6 +46,8 @@ FILES = (
     "models_moe",
     "engines",
     "fits",
+    "batch_models",
+    "batch_fits",
     "cold_starts",
     "grids",
     "workloads",
@@ -60,6 +66,7 @@ class Catalog:
     Parameters
     ----------
     fits : by "accelerator/kernels/weight type", for instance "h100-sxm/vllm/bf16". grids : by cloud region.
+    batch_models : served in whole batches. batch_fits : by "accelerator/family", or "gpu/family" and "cpu/family" for the rest.
     cold_starts : by stage or variant of a stage ("pending", "warming_eager") and by storage ("object_store", "nvme").
     spot_notices : by cloud. spot_prices : by instance type.
 
@@ -78,6 +85,8 @@ class Catalog:
     models: dict[str, Model] = field(default_factory=dict)
     engines: dict[str, Engine] = field(default_factory=dict)
     fits: dict[str, StepFit] = field(default_factory=dict)
+    batch_models: dict[str, BatchModel] = field(default_factory=dict)
+    batch_fits: dict[str, BatchFit] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
     grids: dict[str, Grid] = field(default_factory=dict)
     week_profiles: dict[str, WeekProfile] = field(default_factory=dict)
@@ -121,6 +130,22 @@ class Catalog:
         allowed = "" if there else f"none: no step times of {engine.kernels} kernels on {accelerator}; add a row to `fits`"
         problems.add(path, weight_dtype, f"no step times for this type with {engine.name} on {accelerator}", allowed, there)
         return None
+
+    def batch_fit(self, accelerator: str, family: str) -> BatchFit:
+        """Return the efficiencies of a family of batch models on an accelerator: its own row, else that of its class.
+
+        Raises
+        ------
+        KeyError : no such accelerator or family.
+
+        Examples
+        --------
+        >>> catalog = load_catalog()
+        >>> catalog.batch_fit("h100-pcie", "encoder").name, catalog.batch_fit("a10g", "encoder").name
+        ('h100-pcie/encoder', 'gpu/encoder')
+        """
+        own = self.batch_fits.get(f"{accelerator}/{family}")
+        return own or self.batch_fits[f"{accelerator_class(self.accelerators[accelerator])}/{family}"]
 
     def table(self, kind: str) -> dict[str, Any]:
         """Return the rows of a kind by name.
@@ -276,6 +301,10 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         problems.check(row.block_tokens >= 1, f"{path}.block_tokens", row.block_tokens, "out of range", "at least 1")
     elif isinstance(row, Model):
         check_model(row, path, problems)
+    elif isinstance(row, BatchModel):
+        check_batch_model(row, path, problems)
+    elif isinstance(row, BatchFit):
+        check_batch_fit(row, name, path, sections["accelerators"], problems)
     elif isinstance(row, ColdStart):
         _check_cold_start(row, path, problems)
     elif isinstance(row, Grid):
@@ -362,6 +391,10 @@ def _plain(value: Any) -> Any:
         return getattr(value, "name", "") or ", ".join(f"{item.name} {_plain(getattr(value, item.name))}" for item in fields(value))
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
     if isinstance(value, tuple):
         return (
             ", ".join(f"{item:g}" for item in value)
