@@ -61,8 +61,8 @@ def best_interval_s(write_s: float, mtbf_s: float) -> float:
     ----------
     write_s : time w of one checkpoint. mtbf_s : mean time M between failures of the job.
 
-    Source: J. T. Daly, A higher order estimate of the optimum checkpoint interval for restart dumps, 2006, equation 37 (from memory;
-    checked against a numeric minimum by test).
+    Source: J. T. Daly, A higher order estimate of the optimum checkpoint interval for restart dumps, 2006, equation 37 (from
+    memory; a test compares it with a numeric minimum).
 
     Examples
     --------

@@ -60,10 +60,13 @@ class TrainingSetup:
     ----------
     accelerators : all of them; data parallel over accelerators / (tensor_parallel x pipeline_parallel).
     tensor_parallel, pipeline_parallel : splits of layers and of their number. expert_parallel : splits the experts over
-        data-parallel ranks. zero : 0 copies everything to every data-parallel rank, 1 splits the optimizer, 2 the gradients too, 3 the
-        weights too. recipe : key of `RECIPES`. recompute : "none" (unfused attention, everything kept), "selective" (FlashAttention,
-        or attention computed again), "full" (only the input of a layer kept). sequence_parallel : splits what tensor parallelism
-        leaves whole. micro_batch : sequences of `sequence_tokens` that a rank works on at once.
+        data-parallel ranks.
+    zero : 0 copies everything to every data-parallel rank, 1 splits the optimizer, 2 the gradients too, 3 the weights too.
+    recipe : key of `RECIPES`.
+    recompute : "none" (unfused attention, everything kept), "selective" (FlashAttention, or attention computed again), "full" (only
+        the input of a layer kept).
+    sequence_parallel : splits what tensor parallelism leaves whole.
+    micro_batch : sequences of `sequence_tokens` that a rank works on at once.
     lora_rank : 0 to train all weights, else the rank of the adapters of every linear layer, and the weights stay as they are.
 
     Examples
@@ -206,7 +209,7 @@ def _per_rank(whole: float, split: float, setup: TrainingSetup) -> float:
 
 
 def _kept_elements(model: Model) -> tuple[float, float]:
-    """Return the elements kept for a token of a layer, mean over layers: whole on every tensor-parallel rank, and split over them."""
+    """Return the elements kept for a token of a layer, mean over layers: whole on every tensor-parallel rank, and split."""
     hidden = model.hidden
     whole = (4.0 if model.gated else 5.0) * hidden
     if model.kv_latent:
