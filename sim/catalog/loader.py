@@ -393,8 +393,6 @@ def _plain(value: Any) -> Any:
         return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
-    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
-        return ", ".join(value)
     if isinstance(value, tuple):
         return (
             ", ".join(f"{item:g}" for item in value)
