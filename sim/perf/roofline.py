@@ -17,6 +17,7 @@ STAGE_LINK_NS = 30_000.0
 
 # Bytes per weight, and the arithmetic in which the linear layers run; nvfp4 is 4 bits and one fp8 scale for 16 weights.
 WEIGHT_TYPES: dict[str, tuple[float, str]] = {
+    "fp32": (4.0, "tf32"),
     "bf16": (2.0, "bf16"),
     "fp8": (1.0, "fp8"),
     "w8a8": (1.0, "int8"),

@@ -162,8 +162,8 @@ def test_idle_power_of_replicas_and_nodes() -> None:
 @pytest.mark.parametrize(
     ("model", "accelerator", "change", "path", "allowed"),
     [
-        ("llama-3.1-8b", "a100-sxm-80", {"weight_dtype": "fp8"}, "weight_dtype", "bf16, w8a8, int8_wo, int4_wo"),
-        ("llama-3.1-8b", "h100-sxm", {"weight_dtype": "fp16"}, "weight_dtype", "bf16, fp8, w8a8, int8_wo, int4_wo, nvfp4"),
+        ("llama-3.1-8b", "a100-sxm-80", {"weight_dtype": "fp8"}, "weight_dtype", "fp32, bf16, w8a8, int8_wo, int4_wo"),
+        ("llama-3.1-8b", "h100-sxm", {"weight_dtype": "fp16"}, "weight_dtype", "fp32, bf16, fp8, w8a8, int8_wo, int4_wo, nvfp4"),
         ("llama-3.1-8b", "h100-sxm", {"kv_dtype": "int8"}, "kv_dtype", "bf16, fp8"),
         ("llama-3.1-8b", "h100-sxm", {"tensor_parallel": 3}, "tensor_parallel", "1, 2, 4, 8"),
         ("llama-2-13b", "h100-sxm", {"tensor_parallel": 16}, "tensor_parallel", "1, 2, 4, 8"),
