@@ -10,15 +10,15 @@ import numpy as np
 from sim.dataplane.engine import DataPlane, PlaneConfig, ReplicaSpec, StreamRules, View
 from sim.dataplane.layout import COUNTERS
 from sim.domain.traffic import RequestBlock
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import StepModel, closed_form
 
 MS = 1_000_000
 OFFSET_400_DAYS_NS = 400 * 86_400 * 1_000_000_000
 
 # A step takes 1 ms whatever is in it: boundaries lie on a lattice and times can be read off.
-LATTICE = StepModel(fixed_ns=float(MS))
+LATTICE = closed_form(fixed_ns=float(MS))
 # A step takes 1 us per token in it: with one seat and one output token, service time is drawn through the prompt.
-PER_TOKEN = StepModel(token_ns=1_000.0)
+PER_TOKEN = closed_form(token_ns=1_000.0)
 
 
 def spec(**changes: Any) -> ReplicaSpec:

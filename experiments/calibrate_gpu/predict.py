@@ -79,15 +79,17 @@ def kernels_of(row: Row, fit: StepFit) -> StepModel:
 def predicted(row: Row, fit: StepFit) -> Predicted:
     """Return step time and power of a row under a fit; power over the predicted time, of one of the row's GPUs."""
     model = kernels_of(row, fit)
-    step_fx = model.step_fx(row.n, row.n_out, round(2 * row.s), row.c)
+    step_fx = model.step_fx(row.n, row.n_out, round(2 * row.s), row.c, row.decodes)
     step_s = step_fx / ONE_NS_FX * 1e-9
-    return Predicted(step_s, model.step_j(step_fx, row.n, row.n_out, round(2 * row.s), row.c) / step_s / row.tensor_parallel)
+    return Predicted(
+        step_s, model.step_j(step_fx, row.n, row.n_out, round(2 * row.s), row.c, row.decodes) / step_s / row.tensor_parallel
+    )
 
 
 def power_at(row: Row) -> float:
     """Return the power of one GPU that the catalog's power model gives for the measured step time."""
     step_fx = round(row.step_s * 1e9 * ONE_NS_FX)
-    joules = kernels_of(row, fit_of(row)).step_j(step_fx, row.n, row.n_out, round(2 * row.s), row.c)
+    joules = kernels_of(row, fit_of(row)).step_j(step_fx, row.n, row.n_out, round(2 * row.s), row.c, row.decodes)
     return joules / row.step_s / row.tensor_parallel
 
 

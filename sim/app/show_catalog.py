@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from sim.app.sheet_pools import pool_report
 from sim.domain.hardware import Provenance
@@ -12,7 +12,8 @@ from sim.policies.placement import SPOT
 from sim.scenario.resolve import REPLICA_STAGES, STAGES, ReplicaKind, Resolved, ResolvedPool
 
 SCENARIO = "scenario"
-_STEP_UNITS = {"_ns": "ns", "_j": "J", "_w": "W"}
+# Tokens of context and of a prompt of the steps that are shown.
+SHOWN_CONTEXT_TOKENS = 1_024
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,38 @@ def _llm_numbers(about: str, kind: ReplicaKind) -> Iterator[Number]:
     assert kind.fit is not None
     provenance = kind.fit.provenance
     source = f"fit {kind.fit.name}: {provenance.source}, {provenance.date}"
-    for item in fields(kind.step):
-        if item.name not in ("validity", "batch_fx"):
-            unit = next((unit for ending, unit in _STEP_UNITS.items() if item.name.endswith(ending)), "")
-            yield Number(about, f"step {item.name}", getattr(kind.step, item.name), unit, source, kind.step.validity)
+    for name, value, unit in _step_numbers(kind):
+        yield Number(about, name, value, unit, source, kind.step.validity)
     yield _row(about, "front end", kind.engine.front_end_s, "s", kind.engine.provenance)
     memory = "computed from the memory of the accelerators" if kind.memory is not None else SCENARIO
     yield Number(about, "KV cache", float(kind.kv_tokens), "tokens", memory, "assumed")
     yield _row(about, "weights", kind.weight_bytes / 1e9, "GB", kind.model.provenance)
 
 
+def _step_numbers(kind: ReplicaKind) -> Iterator[tuple[str, float, str]]:
+    """Typical steps: what the tables of a step model add up to."""
+    step, config = kind.step, kind.config
+    for batch in sorted({1, min(64, config.max_num_seqs), config.max_num_seqs}):
+        load = (batch, batch, 0, batch * SHOWN_CONTEXT_TOKENS, batch)
+        step_fx = step.step_fx(*load)
+        about = f"step of {batch} decoding at {SHOWN_CONTEXT_TOKENS:,} tokens"
+        yield about, step_fx / ONE_NS_FX / 1e6, "ms"
+        yield f"{about}, power", step.step_j(step_fx, *load) / (step_fx / ONE_NS_FX / 1e9), "W"
+    prompt = min(SHOWN_CONTEXT_TOKENS, config.max_num_batched_tokens)
+    prefill = (prompt, 1, prompt**2, 0)
+    step_fx = step.step_fx(*prefill)
+    yield f"step of a prompt of {prompt:,} tokens", step_fx / ONE_NS_FX / 1e6, "ms"
+    yield f"step of a prompt of {prompt:,} tokens, power", step.step_j(step_fx, *prefill) / (step_fx / ONE_NS_FX / 1e9), "W"
+    yield "power limit", step.tdp_w, "W"
+
+
 def _batcher_numbers(about: str, kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
     """What a batcher's user has measured, and the power of the accelerator with the uses that they say."""
-    step, most = kind.step, len(kind.step.batch_fx)
+    step, most = kind.step, len(kind.step.tokens_fx) - 1
     for items in sorted({1, *(2**power for power in range(most.bit_length())), most}):
-        yield Number(about, f"batch of {items}", step.batch_fx[items - 1] / ONE_NS_FX, "ns", SCENARIO, "assumed")
+        yield Number(about, f"batch of {items}", step.tokens_fx[items] / ONE_NS_FX, "ns", SCENARIO, "assumed")
     power = resolved.pools[kind.pool].accelerator.power.provenance
     yield _row(about, "step base_w", step.base_w, "W", power)
-    yield _row(about, "energy of an item above", step.token_j, "J", power)
+    yield _row(about, "energy of an item above", step.tokens_j[1], "J", power)
     yield Number(about, "front end", kind.front_end_s, "s", SCENARIO, "assumed")
     yield Number(about, "weights", kind.weight_bytes / 1e9, "GB", SCENARIO, "assumed")

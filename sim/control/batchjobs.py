@@ -79,7 +79,7 @@ class Backlog:
         most = {name: scenario.deployments[name].autoscaler.most_replicas() for name, _ in takers}
         seats = {name: min(spec.seats, spec.backlog_seats) for (name, _), spec in takers.items()}
         self._most_seats = sum(most[name] * seats[name] for name in most)
-        step_ns = [config.steps[spec.kind].step_fx(1, 0, 0, 0) >> FRACTION_BITS for spec in takers.values()]
+        step_ns = [config.steps[spec.kind].least_fx >> FRACTION_BITS for spec in takers.values()]
         self._fastest_step_ns = min(step_ns, default=0)
         self._emptied = env.event()
         self._working: _Work | None = None

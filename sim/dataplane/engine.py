@@ -157,16 +157,11 @@ class PlaneConfig:
                 )
             if spec.max_outstanding < 1 or not 0 <= spec.kind < len(self.steps):
                 raise ValueError(f"max_outstanding = {spec.max_outstanding} must be at least 1 and kind = {spec.kind} a step model")
-            if self.steps[spec.kind].step_fx(1, 0, 0, 0) < ONE_NS_FX:
+            if self.steps[spec.kind].least_fx < ONE_NS_FX:
                 raise ValueError(f"step model {spec.kind}: a step of one token takes less than 1 ns")
-            table = self.steps[spec.kind].batch_fx
-            if spec.batcher is None and table:
-                raise ValueError(f"step model {spec.kind}: a table of batches is only for a batcher")
-            if spec.batcher is not None:
-                if table and len(table) < spec.token_budget:
-                    raise ValueError(f"step model {spec.kind}: {len(table)} times for batches of up to {spec.token_budget}")
-                if spec.batcher.max_delay_ns < 0 or not all(1 <= size <= spec.token_budget for size in spec.batcher.preferred):
-                    raise ValueError(f"{spec.batcher}: preferred sizes are 1 to {spec.token_budget}, a delay is at least 0")
+            batcher = spec.batcher
+            if batcher and not (batcher.max_delay_ns >= 0 and all(1 <= size <= spec.token_budget for size in batcher.preferred)):
+                raise ValueError(f"{batcher}: preferred sizes are 1 to {spec.token_budget}, a delay is at least 0")
         for number in range(len(self.streams)):
             if len({spec.batcher is None for spec in self.specs if spec.accepts(number)}) > 1:
                 raise ValueError(f"stream {number}: one and the same stream cannot go to LLM replicas and to batchers")

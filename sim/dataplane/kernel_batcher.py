@@ -9,7 +9,6 @@ from numba import types
 
 from sim.dataplane.engine import FloatArray, IntArray
 from sim.dataplane.kernel_layout import (
-    BATCHES_AT,
     LEVELS,
     NONE,
     NOW_NS,
@@ -28,6 +27,7 @@ from sim.dataplane.kernel_layout import (
     R_LISTS,
     R_N_OUT,
     R_OUTSTANDING,
+    R_PIECE,
     R_S_TWICE,
     R_SPEC,
     R_START_NS,
@@ -40,7 +40,6 @@ from sim.dataplane.kernel_layout import (
     S_DELAY_NS,
     S_LARGEST,
     S_PREFERRED,
-    S_TIMES,
     SPEC_WIDTH,
     SPECS_AT,
     STREAM_WIDTH,
@@ -48,10 +47,11 @@ from sim.dataplane.kernel_layout import (
     STREAMS_AT,
     T_BATCHER_QUEUE,
     T_LATE_WAITS,
+    TABLES_AT,
 )
 from sim.dataplane.kernel_parts import FLOATS, FRACTION_BITS, INT, INTS, append, compiled, slot_at, unlink
 from sim.dataplane.kernel_queues import abandon, enter_batch, forget, is_late, pull
-from sim.dataplane.kernel_steps import run_fx, step_fx
+from sim.dataplane.kernel_steps import constant_fx, piece_at, run_fx
 from sim.dataplane.kernel_timers import rest, set_timer, stop_timer
 from sim.dataplane.layout import NEVER_NS
 
@@ -95,7 +95,7 @@ def put_late(m: IntArray, r: int, number: int, before: int, q: int) -> None:
 def form_batch(m: IntArray, r: int) -> int:
     """How many of the requests in line a free replica runs now; sets its timer if it is better to wait."""
     s = m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH
-    most, largest, preferred = m[s + S_BUDGET], m[s + S_LARGEST], m[BATCHES_AT] + m[s + S_PREFERRED]
+    most, largest, preferred = m[s + S_BUDGET], m[s + S_LARGEST], m[TABLES_AT] + m[s + S_PREFERRED]
     count, size, best, oldest_ns, full = 0, 0, 0, NEVER_NS, False
     for number in range(2 * m[LEVELS]):
         before, slot = NONE, m[line_at(m, r, number)]
@@ -167,10 +167,8 @@ def start_batch(m: IntArray, f: FloatArray, r: int) -> None:
     m[r + R_TOKENS] = tokens
     m[r + R_N_OUT] = chunks
     m[r + R_S_TWICE] = s_twice
-    if m[s + S_TIMES] == NONE:
-        m[r + R_STEP_FX] = step_fx(m, f, s, tokens, chunks, s_twice, 0)
-    else:
-        m[r + R_STEP_FX] = m[m[BATCHES_AT] + m[s + S_TIMES] + tokens]
+    m[r + R_PIECE] = piece_at(m, s, 0, 0)
+    m[r + R_STEP_FX] = constant_fx(m, s, tokens, chunks, s_twice)
     m[r + R_GROWTH_FX] = 0
     m[r + R_START_NS] = m[NOW_NS]
     m[r + R_LEFT] = 1

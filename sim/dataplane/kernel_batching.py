@@ -22,6 +22,8 @@ from sim.dataplane.kernel_layout import (
     LEVELS,
     NONE,
     NOW_NS,
+    P_OFFSET_FX,
+    P_SLOPE_FX,
     Q_ADMISSION,
     Q_CACHED,
     Q_CHUNK,
@@ -60,6 +62,7 @@ from sim.dataplane.kernel_layout import (
     R_OUTPUT_TOKENS,
     R_OUTSTANDING,
     R_PARTIAL,
+    R_PIECE,
     R_PREFILL_TOKENS,
     R_RUNNING,
     R_S_TWICE,
@@ -76,7 +79,6 @@ from sim.dataplane.kernel_layout import (
     S_BUDGET,
     S_KV,
     S_SEATS,
-    S_SLOPE_FX,
     S_WATERMARK,
     SLOT_BITS,
     SLOT_MASK,
@@ -86,6 +88,7 @@ from sim.dataplane.kernel_layout import (
     STREAMS,
     STREAMS_AT,
     T_COUNTERS,
+    TABLES_AT,
     WATCH_IDLE,
     WATCHES,
 )
@@ -109,8 +112,10 @@ from sim.dataplane.kernel_parts import (
 from sim.dataplane.kernel_queues import abandon, enter_batch, expired, first_waiting, forget, pull, used_by
 from sim.dataplane.kernel_steps import (
     account_steps,
+    constant_fx,
+    piece_at,
     run_fx,
-    step_fx,
+    steps_to_knot,
     steps_within,
     wake_after,
 )
@@ -323,14 +328,18 @@ def start_step(m: IntArray, f: FloatArray, r: int) -> None:
     m[r + R_TOKENS] = tokens
     m[r + R_N_OUT] = decoding + completing
     m[r + R_S_TWICE] = s_twice
-    m[r + R_STEP_FX] = step_fx(m, f, s, tokens, decoding + completing, s_twice, m[r + R_CONTEXT])
+    m[r + R_PIECE] = piece_at(m, s, decoding, m[r + R_CONTEXT])
+    piece = m[TABLES_AT] + m[r + R_PIECE]
+    constant = constant_fx(m, s, tokens, decoding + completing, s_twice) + m[piece + P_OFFSET_FX]
+    m[r + R_STEP_FX] = constant + m[piece + P_SLOPE_FX] * m[r + R_CONTEXT]
     m[r + R_START_NS] = m[NOW_NS]
     steps, growth, waiting = 1, 0, NONE
     if chunks == 0:
-        growth = m[s + S_SLOPE_FX] * decoding
+        growth = m[piece + P_SLOPE_FX] * decoding
         waiting = first_waiting(m, r)
         if not (preempted and waiting != NONE):
             steps = min((m[heap_of(m, r)] >> SLOT_BITS) - m[r + R_DECODED], (kv - m[r + R_USED]) // decoding)
+            steps = min(steps, steps_to_knot(m, r, decoding, m[r + R_CONTEXT]))
     m[r + R_GROWTH_FX] = growth
     if m[r + R_STEP_FX] * float(steps) + growth * (0.5 * steps) * (steps - 1) > LONGEST_RUN:
         steps = max(steps_within(m, r, LONGEST_RUN_FX), 1) if m[r + R_STEP_FX] < LONGEST_RUN_FX // 4 else 1

@@ -1,10 +1,10 @@
 """Where everything lies in the memory of the compiled engine: one array of int64 words, seen as floats where a word is a float.
 
-Regions: control words, replica specs, tables of batchers, streams, service queues, backlogs and their next rows, histograms,
-replicas, their heaps of decoding sequences, the three trees over replicas (next wake, outstanding requests, timer), the tree over
-clients and their next rows, the ring of seconds, hits, records, what a score is computed from, request slots. A region starts
-at the control word named `..._AT`; rows inside it have a fixed width. Requests and replicas are named by their index, so that a
-region can move when another grows.
+Regions: control words, replica specs, tables of steps and batchers, streams, service queues, backlogs and their next rows,
+histograms, replicas, their heaps of decoding sequences, the three trees over replicas (next wake, outstanding requests, timer),
+the tree over clients and their next rows, the ring of seconds, hits, records, what a score is computed from, request slots. A
+region starts at the control word named `..._AT`; rows inside it have a fixed width. Requests and replicas are named by their
+index, so that a region can move when another grows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FAR = 1 << 62
 (
     NOW_NS, UNIFORM, ROUTER, LAST_PICK, RECORD_ONE_IN, SPECS, STREAMS, QUEUES, LEVELS, CLIENTS,
     SPECS_AT, ACCEPTS_AT, STREAMS_AT, QUEUES_AT, HISTOGRAMS_AT, REPLICAS_AT, HEAPS_AT, WAKES_AT, COUNTS_AT, TIMERS_AT, CLIENTS_AT,
-    CLIENT_TIMES_AT, PENDING_CLIENTS_AT, RING_AT, HITS_AT, RECORDS_AT, SLOTS_AT, BATCHES_AT, BACKLOGS_AT, SCORES_AT,
+    CLIENT_TIMES_AT, PENDING_CLIENTS_AT, RING_AT, HITS_AT, RECORDS_AT, SLOTS_AT, TABLES_AT, BACKLOGS_AT, SCORES_AT,
     REPLICA_WIDTH, REPLICA_CAPACITY, HEAP_CAPACITY, CLIENT_LEAVES, SLOT_CAPACITY, HIT_CAPACITY, RECORD_CAPACITY,
     REPLICAS_USED, FREE_SLOT, REQUESTS, IN_FLIGHT, QUEUED, QUEUE_CHANGED, WATCHES,
     HITS, RECORDS, PENDING_CLIENTS, STALE_NS, RING_S, RING_LAST_NS, NEXT_ARRIVAL, LAST_BLOCK,
@@ -32,16 +32,25 @@ FAR = 1 << 62
 ) = range(64)  # fmt: skip
 CONTROL_WORDS = 64
 
-# Words of a replica spec; from S_LINEAR to S_WEIGHT they are floats, most of them constants of its step model. For a batcher,
-# S_PREFERRED and S_TIMES are places in the tables of batchers: whether a size is preferred, by size, and the measured time of a
-# batch of n items at n (S_TIMES is NONE where the formula holds).
+# Words of a replica spec; from S_TOKEN_J to S_WEIGHT they are floats. Places in the tables: S_TOKENS and S_SAMPLED of the step
+# model (rows of ENTRY_WIDTH words, the last index beside them), S_CONTEXTS (for B sequences, at index B, S_KNOTS pieces of
+# PIECE_WIDTH words), S_PREFERRED of a batcher (whether a size is preferred, by size).
 (
-    S_SEATS, S_BUDGET, S_KV, S_WATERMARK, S_MOST, S_LONGEST, S_NET_NS, S_SLOPE_FX,
-    S_LINEAR, S_HEAD, S_WEIGHTS, S_OVERLAP, S_ATTENTION, S_TOKEN, S_FIXED, S_SEQUENCE,
-    S_TDP_W, S_BASE_W, S_WEIGHTS_J, S_TOKEN_J, S_HEAD_J, S_ATTENTION_J, S_CONTEXT_J,
-    S_WEIGHT, S_BACKLOG_SEATS, S_BATCHER, S_DELAY_NS, S_LARGEST, S_PREFERRED, S_TIMES,
-) = range(30)  # fmt: skip
-SPEC_WIDTH = 32
+    S_SEATS, S_BUDGET, S_KV, S_WATERMARK, S_MOST, S_LONGEST, S_NET_NS,
+    S_TOKENS, S_LAST_TOKENS, S_TOKEN_FX, S_SAMPLED, S_LAST_SAMPLED, S_SEQUENCE_FX, S_ATTENTION_FX, S_CONTEXTS, S_LAST_CONTEXTS,
+    S_KNOTS,
+    S_TOKEN_J, S_SEQUENCE_J, S_ATTENTION_J, S_TDP_W, S_BASE_W, S_WEIGHT,
+    S_BACKLOG_SEATS, S_BATCHER, S_DELAY_NS, S_LARGEST, S_PREFERRED,
+) = range(28)  # fmt: skip
+SPEC_WIDTH = 28
+
+# Words of an entry of the tables of tokens and of sampled sequences: time, energy (a float).
+E_TIME_FX, E_ENERGY_J = range(2)
+ENTRY_WIDTH = 2
+
+# Words of a piece of the contexts of B sequences: mean context at which it starts, time, energy (floats).
+P_KNOT, P_OFFSET_FX, P_SLOPE_FX, P_OFFSET_J, P_SLOPE_J = range(5)
+PIECE_WIDTH = 5
 
 # Words of a stream: its rules, watch, integrals over time and counters.
 (
@@ -68,8 +77,8 @@ B_STREAM, B_NEXT, B_COUNT, B_FINISHED, B_LIST, B_LIST_END, B_THROWN_BACK, B_ROWS
     R_START_NS, R_FRACTION_FX, R_STEP_FX, R_GROWTH_FX, R_LEFT, R_WAKE_NS,
     R_IDLE_SINCE, R_TIMER_NS, R_WATCH_IDLE, R_ADDED_NS, R_DRAIN_NS, R_REMOVED_NS,
     R_BUSY_NS, R_DRAINING_BUSY_NS, R_STEPS, R_PREFILL_TOKENS, R_OUTPUT_TOKENS,
-    R_LOST_NS, R_ENERGY_J, R_DECODE_SHARE_NS, R_INDEX, R_BACKLOG, R_ASKS, R_LISTS,
-) = range(41)  # fmt: skip
+    R_LOST_NS, R_ENERGY_J, R_DECODE_SHARE_NS, R_INDEX, R_BACKLOG, R_ASKS, R_PIECE, R_LISTS,
+) = range(42)  # fmt: skip
 
 # Words of a request; the two shares are floats.
 (

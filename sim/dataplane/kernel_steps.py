@@ -13,10 +13,19 @@ from sim.dataplane.kernel_accounts import (
     settle_ring,
 )
 from sim.dataplane.kernel_layout import (
+    E_ENERGY_J,
+    ENTRY_WIDTH,
+    FAR,
     IN_FLIGHT,
     LEVELS,
     NONE,
     NOW_NS,
+    P_KNOT,
+    P_OFFSET_FX,
+    P_OFFSET_J,
+    P_SLOPE_FX,
+    P_SLOPE_J,
+    PIECE_WIDTH,
     Q_CHUNK,
     Q_NEXT,
     Q_PREFILL_SHARE_NS,
@@ -38,6 +47,7 @@ from sim.dataplane.kernel_layout import (
     R_LISTS,
     R_N_OUT,
     R_OUTPUT_TOKENS,
+    R_PIECE,
     R_S_TWICE,
     R_SPEC,
     R_START_NS,
@@ -50,22 +60,21 @@ from sim.dataplane.kernel_layout import (
     REPLICAS_AT,
     REPLICAS_USED,
     RING_S,
-    S_ATTENTION,
+    S_ATTENTION_FX,
     S_ATTENTION_J,
     S_BASE_W,
-    S_CONTEXT_J,
-    S_FIXED,
-    S_HEAD,
-    S_HEAD_J,
-    S_LINEAR,
-    S_OVERLAP,
-    S_SEQUENCE,
-    S_SLOPE_FX,
+    S_CONTEXTS,
+    S_KNOTS,
+    S_LAST_CONTEXTS,
+    S_LAST_SAMPLED,
+    S_LAST_TOKENS,
+    S_SAMPLED,
+    S_SEQUENCE_FX,
+    S_SEQUENCE_J,
     S_TDP_W,
-    S_TOKEN,
+    S_TOKEN_FX,
     S_TOKEN_J,
-    S_WEIGHTS,
-    S_WEIGHTS_J,
+    S_TOKENS,
     SPEC_WIDTH,
     SPECS_AT,
     STEPPED,
@@ -73,6 +82,7 @@ from sim.dataplane.kernel_layout import (
     STREAMS,
     STREAMS_AT,
     T_COUNTERS,
+    TABLES_AT,
 )
 from sim.dataplane.kernel_parts import (
     FLOAT,
@@ -81,7 +91,6 @@ from sim.dataplane.kernel_parts import (
     FRACTION_MASK,
     INT,
     INTS,
-    ONE_NS_FX,
     SECONDS_PER_FX,
     compiled,
     slot_at,
@@ -93,14 +102,34 @@ from sim.dataplane.layout import (
 # Steps.
 
 
-@compiled(INT(INTS, FLOATS, INT, INT, INT, INT, INT))
-def step_fx(m: IntArray, f: FloatArray, s: int, n: int, n_out: int, s_twice: int, context: int) -> int:
-    """`StepModel.step_fx`: fixed-point time of a step; `s` is the address of the spec."""
-    compute = f[s + S_LINEAR] * n + f[s + S_HEAD] * n_out
-    read = f[s + S_WEIGHTS]
-    roof = compute + f[s + S_OVERLAP] * read if compute > read else read + f[s + S_OVERLAP] * compute
-    total = roof + f[s + S_ATTENTION] * (0.5 * s_twice) + f[s + S_TOKEN] * n + f[s + S_FIXED] + f[s + S_SEQUENCE] * n_out
-    return int(total * ONE_NS_FX + 0.5) + m[s + S_SLOPE_FX] * context
+@compiled(INT(INTS, INT, INT, INT))
+def piece_at(m: IntArray, s: int, decoding: int, context: int) -> int:
+    """`StepModel.context_piece`: place in the tables of the piece that holds; `s` is the address of the spec."""
+    tables, knots = m[TABLES_AT], m[s + S_KNOTS]
+    place = m[s + S_CONTEXTS] + min(decoding, m[s + S_LAST_CONTEXTS]) * knots * PIECE_WIDTH
+    last = place + (knots - 1) * PIECE_WIDTH
+    while place < last and context >= m[tables + place + PIECE_WIDTH + P_KNOT] * decoding:
+        place += PIECE_WIDTH
+    return place
+
+
+@compiled(INT(INTS, INT, INT, INT))
+def steps_to_knot(m: IntArray, r: int, decoding: int, context: int) -> int:
+    """How many steps of a replica's batch its piece holds for; `StepModel.context_piece`."""
+    s, place = m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH, m[r + R_PIECE]
+    end = m[s + S_CONTEXTS] + (min(decoding, m[s + S_LAST_CONTEXTS]) + 1) * m[s + S_KNOTS] * PIECE_WIDTH
+    if place + PIECE_WIDTH == end:
+        return FAR
+    return (m[m[TABLES_AT] + place + PIECE_WIDTH + P_KNOT] * decoding - context + decoding - 1) // decoding
+
+
+@compiled(INT(INTS, INT, INT, INT, INT))
+def constant_fx(m: IntArray, s: int, n: int, n_out: int, s_twice: int) -> int:
+    """Fixed-point time of a step without its decode contexts; `s` is the address of the spec."""
+    tables, more, more_out = m[TABLES_AT], n - m[s + S_LAST_TOKENS], n_out - m[s + S_LAST_SAMPLED]
+    total = m[tables + m[s + S_TOKENS] + min(n, m[s + S_LAST_TOKENS]) * ENTRY_WIDTH]
+    total += m[tables + m[s + S_SAMPLED] + min(n_out, m[s + S_LAST_SAMPLED]) * ENTRY_WIDTH]
+    return total + max(more, 0) * m[s + S_TOKEN_FX] + max(more_out, 0) * m[s + S_SEQUENCE_FX] + m[s + S_ATTENTION_FX] * s_twice
 
 
 @compiled(FLOAT(INTS, FLOATS, INT, INT))
@@ -108,19 +137,23 @@ def energy_j(m: IntArray, f: FloatArray, r: int, steps: int) -> float:
     """Energy of the next steps of a batch: `StepModel.step_j` of each; both sides of the power limit are linear in the step."""
     s = m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH
     seconds = m[r + R_STEP_FX] * SECONDS_PER_FX
+    tables, n, n_out = m[TABLES_AT], m[r + R_TOKENS], m[r + R_N_OUT]
+    piece = tables + m[r + R_PIECE]
     used = (
         f[s + S_BASE_W] * seconds
-        + f[s + S_WEIGHTS_J]
-        + f[s + S_TOKEN_J] * m[r + R_TOKENS]
-        + f[s + S_HEAD_J] * m[r + R_N_OUT]
+        + f[tables + m[s + S_TOKENS] + min(n, m[s + S_LAST_TOKENS]) * ENTRY_WIDTH + E_ENERGY_J]
+        + f[s + S_TOKEN_J] * max(n - m[s + S_LAST_TOKENS], 0)
+        + f[tables + m[s + S_SAMPLED] + min(n_out, m[s + S_LAST_SAMPLED]) * ENTRY_WIDTH + E_ENERGY_J]
+        + f[s + S_SEQUENCE_J] * max(n_out - m[s + S_LAST_SAMPLED], 0)
         + f[s + S_ATTENTION_J] * (0.5 * m[r + R_S_TWICE])
-        + f[s + S_CONTEXT_J] * m[r + R_CONTEXT]
+        + f[piece + P_OFFSET_J]
+        + f[piece + P_SLOPE_J] * m[r + R_CONTEXT]
     )
     limit = f[s + S_TDP_W] * seconds
     if steps == 1:
         return min(used, limit)
     growth_s = m[r + R_GROWTH_FX] * SECONDS_PER_FX
-    more_used = f[s + S_BASE_W] * growth_s + f[s + S_CONTEXT_J] * m[r + R_DECODING]
+    more_used = f[s + S_BASE_W] * growth_s + f[piece + P_SLOPE_J] * m[r + R_DECODING]
     more_limit = f[s + S_TDP_W] * growth_s
     over, more_over = used - limit, more_used - more_limit
     last_over = over + (steps - 1) * more_over
@@ -145,7 +178,10 @@ def charge_shares(m: IntArray, f: FloatArray, r: int, elapsed_ns: int) -> None:
     shares = by_stream + streams
     if m[r + R_CHUNK_COUNT]:
         s = m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH
-        alone_fx = step_fx(m, f, s, decoding, decoding, 0, m[r + R_CONTEXT]) if decoding else 0
+        alone_fx = 0
+        if decoding:
+            piece = m[TABLES_AT] + m[r + R_PIECE]
+            alone_fx = constant_fx(m, s, decoding, decoding, 0) + m[piece + P_OFFSET_FX] + m[piece + P_SLOPE_FX] * m[r + R_CONTEXT]
         prefill_ns = elapsed_ns * (1.0 - alone_fx / m[r + R_STEP_FX])
         decode_ns -= prefill_ns
         prefill, slot = m[r + R_TOKENS] - decoding, m[r + R_CHUNKS]

@@ -16,29 +16,13 @@ from sim.dataplane import kernel_layout as k
 from sim.dataplane.engine import FloatArray, IntArray, PlaneConfig
 from sim.dataplane.kernel_parts import FLOAT, FLOATS
 from sim.dataplane.layout import NEVER_NS
+from sim.perf.steptime import NOTHING, StepModel
 from sim.policies.routers import FEATURES, POWER_OF_TWO, RANDOM, ROUND_ROBIN, LeastKv, Router
 
 log = logging.getLogger(__name__)
 
 FIRST_REPLICAS, FIRST_SLOTS, FIRST_SEATS, SPARE_RECORDS, SPARE_ROWS = 8, 256, 64, 4_096, 1_024
 MECHANISMS = {ROUND_ROBIN: k.IN_TURN, RANDOM: k.BY_DRAW, POWER_OF_TWO: k.BY_TWO_DRAWS}
-STEP_FIELDS = {
-    k.S_LINEAR: "linear_ns",
-    k.S_HEAD: "head_ns",
-    k.S_WEIGHTS: "weights_ns",
-    k.S_OVERLAP: "overlap",
-    k.S_ATTENTION: "attention_ns",
-    k.S_TOKEN: "token_ns",
-    k.S_FIXED: "fixed_ns",
-    k.S_SEQUENCE: "sequence_ns",
-    k.S_TDP_W: "tdp_w",
-    k.S_BASE_W: "base_w",
-    k.S_WEIGHTS_J: "weights_j",
-    k.S_TOKEN_J: "token_j",
-    k.S_HEAD_J: "head_j",
-    k.S_ATTENTION_J: "attention_j",
-    k.S_CONTEXT_J: "context_j",
-}
 
 
 def mechanism(router: Router, score: Any) -> int:
@@ -108,7 +92,7 @@ class Memory:
         return {
             k.SPECS_AT: specs * k.SPEC_WIDTH,
             k.ACCEPTS_AT: specs * streams,
-            k.BATCHES_AT: sum(len(table) for table in self._tables().values()),
+            k.TABLES_AT: sum(len(table) for table in self._tables().values()),
             k.STREAMS_AT: streams * k.STREAM_WIDTH,
             k.QUEUES_AT: len(config.max_queue) * self.queue_width,
             k.BACKLOGS_AT: len(config.backlogs) * self.backlog_width,
@@ -204,22 +188,24 @@ class Memory:
         backlogs[:, k.B_FINISHED] = 1
         backlogs[:, [k.B_LIST, k.B_LIST_END]] = k.NONE
 
-    def _tables(self) -> dict[tuple[int, int], list[int]]:
-        """Of every batcher, by spec and word: which sizes are preferred, and the measured times; both by size."""
-        tables = {}
+    def _tables(self) -> dict[tuple[int, int], IntArray]:
+        """Of every replica spec, by the word that names its place: tables of steps, and which sizes a batcher prefers."""
+        tables: dict[tuple[int, int], IntArray] = {}
         for number, spec in enumerate(self.config.specs):
+            step = self.config.steps[spec.kind]
+            tables[number, k.S_TOKENS] = _entries(step.tokens_fx, step.tokens_j)
+            tables[number, k.S_SAMPLED] = _entries(step.sampled_fx, step.sampled_j)
+            tables[number, k.S_CONTEXTS] = _context_pieces(step)
             if spec.batcher is not None:
                 sizes = spec.batcher.sizes(spec.token_budget)
-                tables[number, k.S_PREFERRED] = [int(size in sizes) for size in range(spec.token_budget + 1)]
-                if times := self.config.steps[spec.kind].batch_fx:
-                    tables[number, k.S_TIMES] = [0, *times]
+                tables[number, k.S_PREFERRED] = np.array([int(size in sizes) for size in range(spec.token_budget + 1)])
         return tables
 
     def _fill_specs(self) -> None:
         places, place = {}, 0
         for key, table in self._tables().items():
             places[key] = place
-            self.region(k.BATCHES_AT)[place : place + len(table)] = table
+            self.region(k.TABLES_AT)[place : place + len(table)] = table
             place += len(table)
         at = int(self.m[k.SPECS_AT])
         for number, spec in enumerate(self.config.specs):
@@ -232,7 +218,16 @@ class Memory:
                 k.S_MOST: spec.max_outstanding,
                 k.S_LONGEST: spec.longest,
                 k.S_NET_NS: spec.net_ns,
-                k.S_SLOPE_FX: step.slope_fx,
+                k.S_TOKENS: places[number, k.S_TOKENS],
+                k.S_LAST_TOKENS: len(step.tokens_fx) - 1,
+                k.S_TOKEN_FX: step.token_fx,
+                k.S_SAMPLED: places[number, k.S_SAMPLED],
+                k.S_LAST_SAMPLED: len(step.sampled_fx) - 1,
+                k.S_SEQUENCE_FX: step.sequence_fx,
+                k.S_ATTENTION_FX: step.attention_fx,
+                k.S_CONTEXTS: places[number, k.S_CONTEXTS],
+                k.S_LAST_CONTEXTS: len(step.contexts),
+                k.S_KNOTS: len(step.knots_tokens),
                 k.S_BACKLOG_SEATS: spec.backlog_seats if spec.takes_backlogs else 0,
             }
             if spec.batcher is not None:
@@ -241,13 +236,19 @@ class Memory:
                     k.S_DELAY_NS: spec.batcher.max_delay_ns,
                     k.S_LARGEST: spec.batcher.sizes(spec.token_budget)[-1],
                     k.S_PREFERRED: places[number, k.S_PREFERRED],
-                    k.S_TIMES: places.get((number, k.S_TIMES), k.NONE),
                 }
             for word, value in words.items():
                 self.m[row + word] = value
-            for word, name in STEP_FIELDS.items():
-                self.f[row + word] = getattr(step, name)
-            self.f[row + k.S_WEIGHT] = spec.weight
+            floats = {
+                k.S_TOKEN_J: step.token_j,
+                k.S_SEQUENCE_J: step.sequence_j,
+                k.S_ATTENTION_J: step.attention_j,
+                k.S_TDP_W: step.tdp_w,
+                k.S_BASE_W: step.base_w,
+                k.S_WEIGHT: spec.weight,
+            }
+            for word, constant in floats.items():
+                self.f[row + word] = constant
         accepts = self.region(k.ACCEPTS_AT).reshape(len(self.config.specs), len(self.config.streams))
         for number, spec in enumerate(self.config.specs):
             accepts[number] = [spec.accepts(stream) for stream in range(len(self.config.streams))]
@@ -295,6 +296,25 @@ class Memory:
         tree[self.replicas : self.replicas + len(leaves)] = leaves
         for node in range(self.replicas - 1, 0, -1):
             tree[node] = min(tree[2 * node], tree[2 * node + 1])
+
+
+def _entries(times_fx: tuple[int, ...], energies_j: tuple[float, ...]) -> IntArray:
+    """A table of a step model as words: time and energy in turn."""
+    table = np.empty((len(times_fx), k.ENTRY_WIDTH), dtype=np.int64)
+    table[:, k.E_TIME_FX] = times_fx
+    table[:, k.E_ENERGY_J] = np.array(energies_j, dtype=np.float64).view(np.int64)
+    return table.ravel()
+
+
+def _context_pieces(step: StepModel) -> IntArray:
+    """The pieces of a step model's contexts as words, by number of sequences from 0 (nothing) on."""
+    rows = ((NOTHING,) * len(step.knots_tokens), *step.contexts)
+    table = np.empty((len(rows), len(step.knots_tokens), k.PIECE_WIDTH), dtype=np.int64)
+    table[:, :, k.P_KNOT] = step.knots_tokens
+    table[:, :, [k.P_OFFSET_FX, k.P_SLOPE_FX]] = [[(piece.offset_fx, piece.slope_fx) for piece in row] for row in rows]
+    energies_j = np.array([[(piece.offset_j, piece.slope_j) for piece in row] for row in rows], dtype=np.float64)
+    table[:, :, [k.P_OFFSET_J, k.P_SLOPE_J]] = energies_j.view(np.int64)
+    return table.ravel()
 
 
 def _power_of_two(least: int) -> int:

@@ -71,7 +71,7 @@ class Steps(Queues):
             else:
                 replica.partial = request
         replica.s_twice, replica.n_out = s_twice, decoding + completing
-        replica.step_fx = replica.step.step_fx(tokens, replica.n_out, s_twice, replica.context)
+        replica.step_fx = replica.step.step_fx(tokens, replica.n_out, s_twice, replica.context, decoding)
         replica.step_start_ns = self._now_ns
         end_fx = replica.fraction_fx + replica.step_fx
         replica.fraction_fx = end_fx & (ONE_NS_FX - 1)

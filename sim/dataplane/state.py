@@ -173,7 +173,7 @@ class Replica:
     def step_energy_j(self) -> float:
         """Energy of the step in flight."""
         tokens = len(self.decoding) + sum(chunk for _, chunk in self.chunks)
-        return self.step.step_j(self.step_fx, tokens, self.n_out, self.s_twice, self.context)
+        return self.step.step_j(self.step_fx, tokens, self.n_out, self.s_twice, self.context, len(self.decoding))
 
     def charge_shares(self, elapsed_ns: int) -> None:
         """Charge time to streams: the marginal time of prefill to its owners by chunk, the rest equally to the decoding.
@@ -183,7 +183,7 @@ class Replica:
         shares_ns, decoding, decode_ns = self.totals.shares_ns, len(self.decoding), float(elapsed_ns)
         if self.chunks:
             prefill = sum(chunk for _, chunk in self.chunks)
-            alone_fx = self.step.step_fx(decoding, decoding, 0, self.context) if decoding else 0
+            alone_fx = self.step.step_fx(decoding, decoding, 0, self.context, decoding) if decoding else 0
             prefill_ns = elapsed_ns * (1.0 - alone_fx / self.step_fx)
             decode_ns -= prefill_ns
             for request, chunk in self.chunks:

@@ -75,11 +75,12 @@ def batch_step_model(times_fx: Sequence[int], accelerator: Accelerator, *, compu
     """
     power, most = accelerator.power, len(times_fx)
     full_batch_s = times_fx[-1] / ONE_NS_FX / 1e9
+    item_j = accelerator.tdp_w * power.compute * compute_use * full_batch_s / most
     return StepModel(
+        tokens_fx=(0, *times_fx),
+        tokens_j=tuple(item_j * items for items in range(most + 1)),
         tdp_w=accelerator.tdp_w,
         base_w=accelerator.tdp_w * (power.base + power.memory * memory_use),
-        token_j=accelerator.tdp_w * power.compute * compute_use * full_batch_s / most,
-        batch_fx=tuple(times_fx),
     )
 
 
@@ -114,13 +115,13 @@ def batch_sheet(step: StepModel, items: float, e2e_target_s: float | None = None
 
     Examples
     --------
-    >>> step = StepModel(batch_fx=line_fx(0.002, 0.001, 32), base_w=50.0, tdp_w=70.0)
+    >>> step = StepModel(tokens_fx=(0, *line_fx(0.002, 0.001, 32)), tokens_j=(0.0,) * 33, base_w=50.0, tdp_w=70.0)
     >>> full, quick = batch_sheet(step, items=1), batch_sheet(step, items=1, e2e_target_s=0.04)
     >>> full.batch, round(full.items_per_s), quick.batch, quick.bound
     (32, 941, 18, 'e2e')
     """
-    most = len(step.batch_fx)
-    times_s = [time / ONE_NS_FX / 1e9 for time in step.batch_fx]
+    most = len(step.tokens_fx) - 1
+    times_s = [time / ONE_NS_FX / 1e9 for time in step.tokens_fx[1:]]
     batch, bound = most, "max_batch"
     if e2e_target_s is not None:
         in_time = [size for size in range(1, most + 1) if 2 * times_s[size - 1] + front_end_s <= e2e_target_s]
@@ -131,5 +132,5 @@ def batch_sheet(step: StepModel, items: float, e2e_target_s: float | None = None
         return BatchSheet(0, times_s[0], 0.0, 0.0, 0.0, bound, single_s)
     batch_s = times_s[batch - 1]
     rate = batch / batch_s
-    power_w = step.step_j(step.batch_fx[batch - 1], batch, batch, 0, 0) / batch_s
+    power_w = step.step_j(step.tokens_fx[batch], batch, batch, 0, 0) / batch_s
     return BatchSheet(batch, batch_s, rate, rate / items, power_w, bound, single_s)

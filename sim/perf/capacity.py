@@ -49,10 +49,11 @@ def decode_step_s(step: StepModel, batch: int, context_tokens: float) -> float:
 
     Examples
     --------
-    >>> decode_step_s(StepModel(fixed_ns=5e6, token_ns=1e3, context_ns=2.0), batch=10, context_tokens=500)
+    >>> from sim.perf.steptime import closed_form
+    >>> decode_step_s(closed_form(fixed_ns=5e6, token_ns=1e3, context_ns=2.0), batch=10, context_tokens=500)
     0.00502
     """
-    return step.step_fx(batch, batch, 0, round(batch * context_tokens)) / ONE_NS_FX / 1e9
+    return step.step_fx(batch, batch, 0, round(batch * context_tokens), batch) / ONE_NS_FX / 1e9
 
 
 def prefill_s(step: StepModel, prompt_tokens: int, max_num_batched_tokens: int) -> float:
@@ -64,7 +65,8 @@ def prefill_s(step: StepModel, prompt_tokens: int, max_num_batched_tokens: int) 
 
     Examples
     --------
-    >>> prefill_s(StepModel(token_ns=1e6, fixed_ns=2e6), prompt_tokens=20, max_num_batched_tokens=8)
+    >>> from sim.perf.steptime import closed_form
+    >>> prefill_s(closed_form(token_ns=1e6, fixed_ns=2e6), prompt_tokens=20, max_num_batched_tokens=8)
     0.026
     """
     total_fx, cached = 0, 0
@@ -106,7 +108,8 @@ def mixed_step_s(step: StepModel, batch: int, prompt_tokens: float, output_token
 
     Examples
     --------
-    >>> mixed_step_s(StepModel(token_ns=1e6), 10, prompt_tokens=200, output_tokens=100, max_num_batched_tokens=512)
+    >>> from sim.perf.steptime import closed_form
+    >>> mixed_step_s(closed_form(token_ns=1e6), 10, prompt_tokens=200, output_tokens=100, max_num_batched_tokens=512)
     0.03
     """
     return _mixed_step(step, batch, prompt_tokens, output_tokens, max_num_batched_tokens)[0]
@@ -117,7 +120,8 @@ def requests_per_s(step: StepModel, batch: int, prompt_tokens: float, output_tok
 
     Examples
     --------
-    >>> step = StepModel(token_ns=1e6)
+    >>> from sim.perf.steptime import closed_form
+    >>> step = closed_form(token_ns=1e6)
     >>> round(requests_per_s(step, 10, prompt_tokens=200, output_tokens=100, max_num_batched_tokens=512), 3)
     3.333
     """
@@ -147,7 +151,8 @@ def capacity_sheet(
 
     Examples
     --------
-    >>> step = StepModel(token_ns=1e6, tdp_w=700.0, base_w=350.0)
+    >>> from sim.perf.steptime import closed_form
+    >>> step = closed_form(token_ns=1e6, tdp_w=700.0, base_w=350.0)
     >>> sizes = {"prompt_tokens": 200, "output_tokens": 100, "max_num_seqs": 64, "max_num_batched_tokens": 512}
     >>> sheet = capacity_sheet(step, 100_000, tpot_target_s=0.03, **sizes)
     >>> sheet.batch, sheet.bound, round(sheet.requests_per_s, 2)
@@ -200,7 +205,7 @@ def _mixed_step(
     for count, weight in ((fewer, 1.0 - share), (fewer + 1.0, share)):
         n = round(batch + count * prompt_tokens / chunks)
         s_twice = round(count * prompt_tokens**2 / chunks)
-        step_fx = step.step_fx(n, batch, s_twice, context)
+        step_fx = step.step_fx(n, batch, s_twice, context, batch)
         mean_s += weight * step_fx / ONE_NS_FX / 1e9
-        mean_j += weight * step.step_j(step_fx, n, batch, s_twice, context)
+        mean_j += weight * step.step_j(step_fx, n, batch, s_twice, context, batch)
     return mean_s, mean_j

@@ -8,7 +8,7 @@ from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.power import StepWork, step_energies
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import StepModel, closed_form
 
 # Handing activations from one pipeline stage to the next: 100 Gbit/s of network per accelerator and 30 us. Source: AWS p4d has
 # 400 Gbit/s for 8 accelerators, p5 3,200; general knowledge, 2026-11-23, assumed.
@@ -126,7 +126,7 @@ def step_model(
     ...     kv_dtype="bf16",
     ...     tensor_parallel=1,
     ... )
-    >>> round(step.step_fx(n=1, n_out=1, s_twice=0, context=512) / ONE_NS_FX / 1e6, 2)  # ms
+    >>> round(step.step_fx(n=1, n_out=1, s_twice=0, context=512, decoding=1) / ONE_NS_FX / 1e6, 2)  # ms
     7.43
     """
     problems = Problems()
@@ -166,21 +166,21 @@ def step_model(
     )
     energies = step_energies(accelerator, work, accelerators=t)
     weights_j, after_j = map(float, energies.tokens_j)
-    return StepModel(
+    head_ns = kernel_ns * head_flops / (fit.eta_compute * flops_per_s)
+    return closed_form(
         linear_ns=kernel_ns * token_flops / (fit.eta_compute * flops_per_s),
-        head_ns=kernel_ns * head_flops / (fit.eta_compute * flops_per_s),
         weights_ns=kernel_ns * read_bytes / (fit.eta_weights * bytes_per_s),
         overlap=fit.overlap,
         attention_ns=kernel_ns * attention_flops / (fit.eta_attention * attention_flops_per_s),
         token_ns=kernel_ns * (token_bytes / (fit.eta_kv * bytes_per_s) + link_s) + hand_over_ns,
         fixed_ns=kernel_ns * (layers * fit.layer_s + allreduce_s) + hand_overs * STAGE_LINK_NS + engine.step_s * 1e9,
-        sequence_ns=engine.sequence_s * 1e9,
+        sequence_ns=head_ns + engine.sequence_s * 1e9,
         context_ns=kernel_ns * context_bytes / (fit.eta_kv * bytes_per_s),
         tdp_w=energies.tdp_w + t * hand_overs * accelerator.idle_w,
         base_w=energies.base_w + t * hand_overs * accelerator.idle_w,
         weights_j=weights_j,
         token_j=after_j - weights_j,
-        head_j=float(energies.sampled_j[1] - energies.sampled_j[0]),
+        sequence_j=float(energies.sampled_j[1] - energies.sampled_j[0]),
         attention_j=energies.attention_j,
         context_j=energies.context_j,
         validity=fit.validity,

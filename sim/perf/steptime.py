@@ -1,105 +1,249 @@
-"""Step time and step energy of one replica: eight constants and one formula, shared by every engine.
+"""Step time and step energy of one replica: tables and one sum, shared by every engine.
 
-Per engine step: n tokens processed (prefill chunks plus one per decoding sequence), n_out sequences sampled,
-S = sum over prefill chunks of p (c + p/2) with c tokens already in the cache, C = sum of decode contexts. With
-x = linear n + head n_out and w = weights, both in nanoseconds::
+Per engine step: n tokens processed (prefill chunks plus one per decoding sequence), n_out sequences sampled, B of them decoding,
+S = sum over prefill chunks of p (c + p/2) with c tokens already in the cache, C = sum of decode contexts::
 
-    T = max(x, w) + overlap min(x, w) + attention S + token n + fixed + sequence n_out + context C
+    T = tokens[n] + sampled[n_out] + attention 2S + context(B, C)
 
-Times are integers in fixed point (2^-20 ns), so that sums associate and no two engines can differ:
-`T_fx = A + slope_fx C` with `A = int(T_without_C 2^20 + 0.5)`.
+`tokens` and `sampled` are tables, affine beyond their ends, so that any dependence on the size of a step costs an engine one load.
+`context` is affine in C between knots of the mean context C / B, with constants of its own for every B.
+
+Times are integers in fixed point (2^-20 ns), so that sums associate and no two engines can differ.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil
+from typing import NamedTuple
 
 FRACTION_BITS = 20
 ONE_NS_FX = 1 << FRACTION_BITS
 NO_LIMIT = 1 << 62
+# The roofline's corner lies at some hundred tokens; a table longer than this is cut, and goes on as it ends.
+LONGEST_TABLE = 1 << 16
+
+
+class Context(NamedTuple):
+    """What the contexts C of B decoding sequences add to a step, from one knot to the next: offset + slope C.
+
+    Parameters
+    ----------
+    offset_fx, slope_fx : fixed-point time, and time per token of C. offset_j, slope_j : joules, and joules per token of C.
+    """
+
+    offset_fx: int = 0
+    slope_fx: int = 0
+    offset_j: float = 0.0
+    slope_j: float = 0.0
+
+
+NOTHING = Context()
 
 
 @dataclass(frozen=True)
 class StepModel:
-    """Constants of one (model, accelerator, engine, arithmetic type, tensor-parallel degree).
+    """Time and energy of a step of one (model, accelerator, engine, arithmetic type, tensor-parallel degree).
 
     Parameters
     ----------
-    linear_ns, head_ns : compute per token and per sampled sequence. weights_ns : one read of the weights.
-    overlap : kappa, 0 for perfect overlap of the two, 1 for none.
-    attention_ns : per unit of S. token_ns : per token (element-wise traffic, all-reduce). context_ns : per unit of C (KV read).
-    fixed_ns : per step (launches, all-reduce latency, engine). sequence_ns : per sampled sequence (engine).
-    tdp_w : power limit of the whole replica. base_w : power of an engine that steps, before memory and compute terms.
-    weights_j, token_j, head_j, attention_j, context_j : energy per step, n, n_out, S and C above `base_w`.
-    batch_fx : for a model that is served in whole batches: measured time of a batch of n items at n - 1, in fixed point, in place
-        of the formula. Empty for the formula.
+    tokens_fx : fixed-point time at index n; from its end on, `token_fx` for each token more.
+    sampled_fx : fixed-point time at index n_out; from its end on, `sequence_fx` for each sequence more.
+    attention_fx : fixed-point time per unit of 2 S.
+    knots_tokens : mean contexts at which the constants of `contexts` change, ascending, the first 0.
+    contexts : at index B - 1, the constants from each knot on; the last entry holds for more sequences too.
+    tokens_j, token_j, sampled_j, sequence_j : energy above `base_w`, as the times. attention_j : per unit of S.
+    tdp_w : power limit of the whole replica. base_w : power of an engine that steps, before everything else.
     validity : "fitted", "transferred" or "assumed", of the parameters behind the constants.
+
+    Raises
+    ------
+    ValueError : tables of time and energy that differ in length, knots that do not start at 0 and ascend, or a time that falls
+        where a table goes on, with attention or with context.
 
     Examples
     --------
-    >>> model = StepModel(token_ns=1_000.0)
+    >>> model = StepModel(tokens_fx=(0, 1_000 << 20), token_fx=10 << 20, tokens_j=(0.0, 0.0))
     >>> model.step_fx(n=5, n_out=1, s_twice=0, context=0) >> FRACTION_BITS
-    5000
+    1040
     """
 
-    linear_ns: float = 0.0
-    head_ns: float = 0.0
-    weights_ns: float = 0.0
-    overlap: float = 0.0
-    attention_ns: float = 0.0
-    token_ns: float = 0.0
-    fixed_ns: float = 0.0
-    sequence_ns: float = 0.0
-    context_ns: float = 0.0
+    tokens_fx: tuple[int, ...] = field(default=(0,), repr=False)
+    token_fx: int = 0
+    sampled_fx: tuple[int, ...] = field(default=(0,), repr=False)
+    sequence_fx: int = 0
+    attention_fx: int = 0
+    knots_tokens: tuple[int, ...] = (0,)
+    contexts: tuple[tuple[Context, ...], ...] = field(default=((NOTHING,),), repr=False)
+    tokens_j: tuple[float, ...] = field(default=(0.0,), repr=False)
+    token_j: float = 0.0
+    sampled_j: tuple[float, ...] = field(default=(0.0,), repr=False)
+    sequence_j: float = 0.0
+    attention_j: float = 0.0
     tdp_w: float = 0.0
     base_w: float = 0.0
-    weights_j: float = 0.0
-    token_j: float = 0.0
-    head_j: float = 0.0
-    attention_j: float = 0.0
-    context_j: float = 0.0
-    batch_fx: tuple[int, ...] = ()
     validity: str = "assumed"
 
-    @property
-    def slope_fx(self) -> int:
-        """Fixed-point time per unit of decode context."""
-        return int(self.context_ns * ONE_NS_FX + 0.5)
+    def __post_init__(self) -> None:
+        if len(self.tokens_fx) != len(self.tokens_j) or len(self.sampled_fx) != len(self.sampled_j):
+            raise ValueError("tables of time and of energy are of one length")
+        knots = self.knots_tokens
+        if knots[0] != 0 or list(knots) != sorted(set(knots)):
+            raise ValueError(f"knots {knots} must start at 0 and ascend")
+        if not self.contexts or any(len(pieces) != len(knots) for pieces in self.contexts):
+            raise ValueError(f"each number of sequences needs one piece for each of the {len(knots)} knots")
+        slopes = [self.token_fx, self.sequence_fx, self.attention_fx, *(piece.slope_fx for row in self.contexts for piece in row)]
+        if min(slopes) < 0:
+            raise ValueError(f"a time cannot fall as a step grows: slope {min(slopes)}")
 
-    def piece(self, n: int, n_out: int, s_twice: int) -> tuple[int, int, int]:
+    @cached_property
+    def least_fx(self) -> int:
+        """Shortest fixed-point time of a step of at least one token."""
+        times = [self.tokens_fx[0] + self.token_fx] if len(self.tokens_fx) == 1 else list(self.tokens_fx[1:])
+        for at in range(len(times) - 2, -1, -1):
+            times[at] = min(times[at], times[at + 1])
+        least = times[0]
+        for decoding, row in enumerate(self.contexts, start=1):
+            tokens = times[decoding - 1] if decoding <= len(times) else times[-1] + (decoding - len(times)) * self.token_fx
+            for knot, piece in zip(self.knots_tokens, row, strict=True):
+                least = min(least, tokens + piece.offset_fx + piece.slope_fx * knot * decoding)
+        return least + min(self.sampled_fx)
+
+    def context_piece(self, decoding: int, context: int) -> tuple[Context, int]:
+        """Return the constants that hold for so many sequences with so long contexts in all, and for how many steps.
+
+        Parameters
+        ----------
+        decoding, context : B and C. Each step adds B to C.
+
+        Returns
+        -------
+        the piece, and the number of steps until C / B reaches the next knot (`NO_LIMIT` from the last knot on).
+
+        Raises
+        ------
+        ValueError : a context without decoding sequences.
+        """
+        if decoding == 0:
+            if context:
+                raise ValueError(f"{context} tokens of context without a sequence that decodes")
+            return NOTHING, NO_LIMIT
+        knots, pieces = self.knots_tokens, self.contexts[min(decoding, len(self.contexts)) - 1]
+        at = 0
+        while at + 1 < len(knots) and context >= knots[at + 1] * decoding:
+            at += 1
+        if at + 1 == len(knots):
+            return pieces[at], NO_LIMIT
+        return pieces[at], (knots[at + 1] * decoding - context + decoding - 1) // decoding
+
+    def piece(self, n: int, n_out: int, s_twice: int, context: int, decoding: int) -> tuple[int, int, int]:
         """Return (A, slope_fx, k_max): T_fx = A + slope_fx C holds for the next k_max steps of the same batch.
 
         Parameters
         ----------
         n, n_out : tokens processed and sequences sampled in the step.
-        s_twice : 2 S, an integer: sum over chunks of p (2 c + p).
+        s_twice : 2 S, an integer: sum over chunks of p (2 c + p). context, decoding : C and B.
         """
-        if self.batch_fx:
-            return self.batch_fx[n - 1], self.slope_fx, NO_LIMIT
-        compute = self.linear_ns * n + self.head_ns * n_out
-        read = self.weights_ns
-        roof = compute + self.overlap * read if compute > read else read + self.overlap * compute
-        total = roof + self.attention_ns * (0.5 * s_twice) + self.token_ns * n + self.fixed_ns + self.sequence_ns * n_out
-        return int(total * ONE_NS_FX + 0.5), self.slope_fx, NO_LIMIT
+        last, most = len(self.tokens_fx) - 1, len(self.sampled_fx) - 1
+        tokens = self.tokens_fx[n] if n <= last else self.tokens_fx[last] + (n - last) * self.token_fx
+        sampled = self.sampled_fx[n_out] if n_out <= most else self.sampled_fx[most] + (n_out - most) * self.sequence_fx
+        piece, steps = self.context_piece(decoding, context)
+        return tokens + sampled + self.attention_fx * s_twice + piece.offset_fx, piece.slope_fx, steps
 
-    def step_fx(self, n: int, n_out: int, s_twice: int, context: int) -> int:
-        """Return the fixed-point time of one step."""
-        without_context, slope, _ = self.piece(n, n_out, s_twice)
-        return without_context + slope * context
+    def step_fx(self, n: int, n_out: int, s_twice: int, context: int, decoding: int = 0) -> int:
+        """Return the fixed-point time of one step.
 
-    def step_j(self, step_fx: int, n: int, n_out: int, s_twice: int, context: int) -> float:
-        """Return the energy of one step in joules, clipped at the power limit.
+        Parameters
+        ----------
+        n, n_out, s_twice : as in `piece`. context, decoding : C and B; without decoding sequences there is no context.
+        """
+        constant, slope, _ = self.piece(n, n_out, s_twice, context, decoding)
+        return constant + slope * context
+
+    def step_j(self, step_fx: int, n: int, n_out: int, s_twice: int, context: int, decoding: int = 0) -> float:
+        """Return the energy of one step of so long in joules, clipped at the power limit.
 
         Source of the form: utilisation model of power, P/TDP = min(1, base + memory + compute terms), times T.
         """
         seconds = step_fx * (1e-9 / ONE_NS_FX)
-        used = (
-            self.base_w * seconds
-            + self.weights_j
-            + self.token_j * n
-            + self.head_j * n_out
-            + self.attention_j * (0.5 * s_twice)
-            + self.context_j * context
-        )
+        last, most = len(self.tokens_j) - 1, len(self.sampled_j) - 1
+        tokens_j = self.tokens_j[n] if n <= last else self.tokens_j[last] + (n - last) * self.token_j
+        sampled_j = self.sampled_j[n_out] if n_out <= most else self.sampled_j[most] + (n_out - most) * self.sequence_j
+        piece, _ = self.context_piece(decoding, context)
+        context_j = piece.offset_j + piece.slope_j * context
+        used = self.base_w * seconds + tokens_j + sampled_j + self.attention_j * (0.5 * s_twice) + context_j
         limit = self.tdp_w * seconds
         return used if used < limit else limit
+
+
+def fx(time_ns: float) -> int:
+    """Return a time in fixed point, to the nearest.
+
+    Examples
+    --------
+    >>> fx(1.5) == 3 << 19
+    True
+    """
+    return int(time_ns * ONE_NS_FX + 0.5)
+
+
+def closed_form(
+    *,
+    linear_ns: float = 0.0,
+    weights_ns: float = 0.0,
+    overlap: float = 0.0,
+    attention_ns: float = 0.0,
+    token_ns: float = 0.0,
+    fixed_ns: float = 0.0,
+    sequence_ns: float = 0.0,
+    context_ns: float = 0.0,
+    tdp_w: float = 0.0,
+    base_w: float = 0.0,
+    weights_j: float = 0.0,
+    token_j: float = 0.0,
+    sequence_j: float = 0.0,
+    attention_j: float = 0.0,
+    context_j: float = 0.0,
+    validity: str = "assumed",
+) -> StepModel:
+    """Return the step model of a roofline with constants of one's own: with x = linear n and w = weights::
+
+        T = max(x, w) + overlap min(x, w) + attention S + token n + fixed + sequence n_out + context C
+
+    Parameters
+    ----------
+    linear_ns : compute per token. weights_ns : one read of the weights. overlap : 0 for perfect overlap of the two, 1 for none.
+    attention_ns : per unit of S. token_ns : per token. fixed_ns : per step. sequence_ns : per sampled sequence.
+    context_ns : per token of decode context.
+    tdp_w, base_w, validity : as in `StepModel`. weights_j, token_j, sequence_j, attention_j, context_j : energy per step, n, n_out,
+        S and C.
+
+    Examples
+    --------
+    >>> model = closed_form(linear_ns=10.0, weights_ns=25.0, overlap=0.5)
+    >>> [model.step_fx(n, 0, 0, 0) / ONE_NS_FX for n in (1, 2, 3, 1_000)]
+    [30.0, 35.0, 42.5, 10012.5]
+    """
+    # The last entry is at the corner or just beyond it, on the line with which the table goes on.
+    last = 0 if linear_ns == 0.0 else ceil(min(weights_ns / linear_ns, LONGEST_TABLE))
+
+    def tokens_ns(n: int) -> float:
+        compute = linear_ns * n
+        roof = compute + overlap * weights_ns if compute > weights_ns else weights_ns + overlap * compute
+        return roof + token_ns * n + fixed_ns
+
+    return StepModel(
+        tokens_fx=tuple(fx(tokens_ns(n)) for n in range(last + 1)),
+        token_fx=fx(linear_ns + token_ns),
+        sequence_fx=fx(sequence_ns),
+        attention_fx=fx(attention_ns / 2),
+        contexts=((Context(0, fx(context_ns), 0.0, context_j),),),
+        tokens_j=tuple(weights_j + token_j * n for n in range(last + 1)),
+        token_j=token_j,
+        sequence_j=sequence_j,
+        attention_j=attention_j,
+        tdp_w=tdp_w,
+        base_w=base_w,
+        validity=validity,
+    )

@@ -31,7 +31,7 @@ from sim.dataplane.engine import (
 )
 from sim.dataplane.layout import NEVER_NS
 from sim.domain.traffic import NO_DEADLINE, RequestBlock
-from sim.perf.steptime import FRACTION_BITS, StepModel
+from sim.perf.steptime import FRACTION_BITS, Context, StepModel, closed_form
 from sim.policies.routers import (
     KV_TOKENS,
     OUTSTANDING,
@@ -114,10 +114,11 @@ class Scenario:
 def _step(rng: random.Random, lattice: bool) -> StepModel:
     power = {"base_w": 200.0, "weights_j": 0.01, "token_j": 0.002, "context_j": 1e-5, "tdp_w": rng.choice([215.0, 300.0, 1e6])}
     if lattice:
-        return StepModel(**rng.choice([{"fixed_ns": float(MS)}, {"token_ns": float(MS)}]), **power)
-    return StepModel(
+        return closed_form(**rng.choice([{"fixed_ns": float(MS)}, {"token_ns": float(MS)}]), **power)
+    if rng.random() < 0.3:
+        return _tables(rng)
+    return closed_form(
         linear_ns=rng.uniform(0, 40_000),
-        head_ns=rng.uniform(0, 5_000),
         weights_ns=rng.uniform(0, 500_000),
         overlap=rng.choice([0.0, 0.3, 1.0]),
         attention_ns=rng.choice([0.0, rng.uniform(0, 300)]),
@@ -125,9 +126,39 @@ def _step(rng: random.Random, lattice: bool) -> StepModel:
         fixed_ns=rng.uniform(1_000, 900_000),
         sequence_ns=rng.uniform(0, 20_000),
         context_ns=rng.choice([0.0, rng.uniform(0, 900), 0.04]),
-        head_j=1e-3,
+        sequence_j=1e-3,
         attention_j=1e-6,
         **power,
+    )
+
+
+def _tables(rng: random.Random) -> StepModel:
+    """Tables without any shape, with knots that runs of steps cross."""
+    knots = (0, *sorted(rng.sample(range(1, 80), rng.randint(0, 4))))
+    tokens, sampled, most = rng.randint(1, 30), rng.randint(1, 12), rng.randint(1, 8)
+
+    def times_fx(size: int, least_ns: int) -> tuple[int, ...]:
+        return tuple(rng.randint(least_ns << FRACTION_BITS, 900_000 << FRACTION_BITS) for _ in range(size))
+
+    def piece() -> Context:
+        offset_ns, slope_ns = rng.choice([0, -rng.randint(0, 1_500), rng.randint(0, 90_000)]), rng.choice([0, rng.randint(0, 900)])
+        return Context(offset_ns << FRACTION_BITS, (slope_ns << FRACTION_BITS) // 7, rng.uniform(0, 0.01), rng.uniform(0, 1e-5))
+
+    return StepModel(
+        tokens_fx=times_fx(tokens, 2_000),
+        token_fx=rng.randint(0, 9_000 << FRACTION_BITS),
+        sampled_fx=(0, *times_fx(sampled - 1, 0)),
+        sequence_fx=rng.randint(0, 9_000 << FRACTION_BITS),
+        attention_fx=rng.choice([0, rng.randint(0, 90 << FRACTION_BITS)]),
+        knots_tokens=knots,
+        contexts=tuple(tuple(piece() for _ in knots) for _ in range(most)),
+        tokens_j=tuple(rng.uniform(0, 0.1) for _ in range(tokens)),
+        token_j=0.002,
+        sampled_j=tuple(rng.uniform(0, 0.01) for _ in range(sampled)),
+        sequence_j=1e-3,
+        attention_j=1e-6,
+        tdp_w=rng.choice([215.0, 300.0, 1e6]),
+        base_w=200.0,
     )
 
 
@@ -153,7 +184,8 @@ def _batcher_step(rng: random.Random, lattice: bool) -> StepModel:
     if rng.random() < 0.5:
         return _step(rng, lattice)
     times_ns = [MS * rng.randint(1, 3) if lattice else rng.randint(1_000, 4_000_000) for _ in range(20)]
-    return StepModel(base_w=200.0, token_j=0.002, tdp_w=300.0, batch_fx=tuple(time_ns << FRACTION_BITS for time_ns in times_ns))
+    times_fx = tuple(time_ns << FRACTION_BITS for time_ns in times_ns)
+    return StepModel(tokens_fx=(0, *times_fx), tokens_j=tuple(0.002 * n for n in range(21)), base_w=200.0, tdp_w=300.0)
 
 
 def _batcher_spec(rng: random.Random, kind: int, streams: frozenset[int], lattice: bool) -> ReplicaSpec:

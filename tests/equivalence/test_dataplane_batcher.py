@@ -11,7 +11,7 @@ from engine_kit import LATTICE, MS, config, requests, spec
 from play import end, go, outcome, start
 
 from sim.dataplane.engine import UNLIMITED, Batcher, DataPlane, ReplicaSpec, StreamRules, Watch
-from sim.perf.steptime import FRACTION_BITS, StepModel
+from sim.perf.steptime import FRACTION_BITS, StepModel, closed_form
 
 Engine = type[DataPlane]
 
@@ -19,6 +19,11 @@ Engine = type[DataPlane]
 def batcher(most: int = 8, *preferred: int, delay_ms: float = 0, **changes: object) -> ReplicaSpec:
     """A replica that batches up to `most` items."""
     return spec(seats=1, token_budget=most, kv_tokens=0, batcher=Batcher(preferred, int(delay_ms * MS)), **changes)
+
+
+def by_size(*times_ns: int) -> StepModel:
+    """A step model whose batches of 1, 2, ... items take these times."""
+    return StepModel(tokens_fx=(0, *(time_ns << FRACTION_BITS for time_ns in times_ns)), tokens_j=(0.0,) * (len(times_ns) + 1))
 
 
 def at(*rows: tuple[float, int], **columns: object) -> object:
@@ -64,7 +69,7 @@ def test_a_preferred_size_is_for_those_in_time(engine: Engine, come_ms: float, l
 
     If they came at 9 ms, four go and the other two wait until 14 ms; if they came at 5 ms, they have waited enough and all six go.
     """
-    step = StepModel(batch_fx=(*[MS << FRACTION_BITS] * 7, 10 * MS << FRACTION_BITS))
+    step = by_size(*[MS] * 7, 10 * MS)
     done = outcome(engine, at((0, 8), *[(come_ms, 1)] * 6), step=step, specs=[batcher(8, 4, 8, delay_ms=5)])
     assert done.left == [10, *left]
 
@@ -109,7 +114,7 @@ def test_the_late_leave(engine: Engine) -> None:
 
 def test_the_late_may_wait_behind_the_others_of_their_priority(engine: Engine) -> None:
     """Two are late at 3 ms; those in time go before them, and the lower priority after."""
-    slow = StepModel(fixed_ns=3.0 * MS)
+    slow = closed_form(fixed_ns=3.0 * MS)
     rules = [StreamRules(priority=1, queue_timeout_ns=2 * MS, late_waits=True), StreamRules()]
     rows = at((0, 1), (0.1, 1), (0.2, 1), (2, 1), (2.5, 1), stream=[0, 0, 0, 0, 1])
     done = outcome(engine, rows, step=slow, specs=[batcher(1)], streams=rules)
@@ -121,7 +126,7 @@ def test_one_that_left_makes_room_for_one_of_a_priority_that_had_its_turn(engine
     """The only one in the list is late; what its room brings from the queue is of a higher priority, and is seen all the same."""
     rules = [StreamRules(queue_timeout_ns=MS), StreamRules(priority=1)]
     rows = at((0, 1), (0.1, 1), (0.2, 1), stream=[1, 0, 1])
-    slow = StepModel(fixed_ns=3.0 * MS)
+    slow = closed_form(fixed_ns=3.0 * MS)
     done = outcome(engine, rows, step=slow, specs=[batcher(1, max_outstanding=2)], streams=rules)
     assert done.outcomes == ["completed", "abandoned", "completed"]
     assert done.left == [3, 3, 6]
@@ -129,14 +134,14 @@ def test_one_that_left_makes_room_for_one_of_a_priority_that_had_its_turn(engine
 
 def test_a_table_gives_the_time_of_a_batch_by_its_items(engine: Engine) -> None:
     """1, 2, 3 items in 5, 6, 9 ms."""
-    table = StepModel(batch_fx=tuple(t_ms * MS << FRACTION_BITS for t_ms in (5, 6, 9)))
+    table = by_size(5 * MS, 6 * MS, 9 * MS)
     done = outcome(engine, at((0, 1), (1, 2), (2, 1), (3, 2)), step=table, specs=[batcher(3)])
     assert done.left == [5, 14, 14, 20]
 
 
 def test_time_and_energy_go_to_streams_by_items(engine: Engine) -> None:
     """A batch of 3 and 1 items in 1 ms at 300 W."""
-    step = StepModel(fixed_ns=float(MS), base_w=300.0, tdp_w=400.0)
+    step = closed_form(fixed_ns=float(MS), base_w=300.0, tdp_w=400.0)
     rows = at((0, 3), (0, 1), stream=[0, 1])
     done = outcome(engine, rows, step=step, specs=[batcher(4, delay_ms=1)], streams=[StreamRules(), StreamRules()])
     assert done.view.shares_ns.tolist() == [[750_000.0, 250_000.0]]
@@ -190,8 +195,6 @@ def test_an_answer_comes_in_one_piece(engine: Engine) -> None:
     [
         ([batcher(8, 9)], LATTICE, "preferred sizes are 1 to 8"),
         ([batcher(8, delay_ms=-1)], LATTICE, "a delay is at least 0"),
-        ([batcher(8)], StepModel(batch_fx=(MS << FRACTION_BITS,)), "1 times for batches of up to 8"),
-        ([spec()], StepModel(batch_fx=(MS << FRACTION_BITS,)), "only for a batcher"),
         ([batcher(8), spec()], LATTICE, "cannot go to LLM replicas and to batchers"),
     ],
 )

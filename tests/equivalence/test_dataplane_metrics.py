@@ -10,7 +10,7 @@ from play import end, go, outcome, start
 from sim.bins import bin_of
 from sim.dataplane.engine import DataPlane, StreamRules
 from sim.dataplane.layout import E2E, RECORD_COLUMNS, RECORD_SAMPLE, TPOT, TTFT
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import closed_form
 from sim.rng import mix64
 
 Engine = type[DataPlane]
@@ -19,7 +19,7 @@ US = 1_000
 
 def test_latencies_by_hand(engine: Engine) -> None:
     """Rule 25: boundaries 1000, 2000, 3000, 4001 ns; arrival 0, network 7 ns: TTFT 1007, E2E 4008, TPOT 3001 // 3 = 1000."""
-    plane = start(engine, requests((0, 10, 4)), step=StepModel(fixed_ns=1_000.25), specs=[spec(net_ns=7)])
+    plane = start(engine, requests((0, 10, 4)), step=closed_form(fixed_ns=1_000.25), specs=[spec(net_ns=7)])
     done = end(plane, 10_000)
     assert done.column("net_ns") == [7]
     assert (done.column("first_token_ns"), done.column("leave_ns")) == ([1_000], [4_001])
@@ -87,7 +87,7 @@ def test_counters_by_stream(engine: Engine) -> None:
     assert view.count("completed_prompt_tokens").tolist() == [12, 0, 0]
 
 
-MIXED = StepModel(fixed_ns=1_000.0, token_ns=10.0)
+MIXED = closed_form(fixed_ns=1_000.0, token_ns=10.0)
 
 
 def test_shares_by_hand(engine: Engine) -> None:
@@ -105,7 +105,7 @@ def test_shares_by_hand(engine: Engine) -> None:
 
 def test_the_marginal_share_is_against_the_same_context(engine: Engine) -> None:
     """Rule 27: with 2 ns per token of context the decoder's part of step 2 is 1000 + 10 + 2 x 11, the chunk's 300."""
-    step = StepModel(fixed_ns=1_000.0, token_ns=10.0, context_ns=2.0)
+    step = closed_form(fixed_ns=1_000.0, token_ns=10.0, context_ns=2.0)
     rows = requests((0, 10, 2), (500, 30, 1), stream=[0, 1])
     done = outcome(engine, rows, step=step, streams=[StreamRules()] * 2)
     assert done.column("leave_ns") == [1_100 + 1_332] * 2
@@ -121,7 +121,7 @@ def test_prefill_is_shared_by_chunk_tokens(engine: Engine) -> None:
 
 def test_shares_accrue_at_step_ends_and_busy_to_the_instant(engine: Engine) -> None:
     """DESIGN 6.5: at 2.75 ms two steps are shared out and 2.75 ms are busy; tokens, steps and energy are those of two steps."""
-    step = StepModel(fixed_ns=float(MS), base_w=100.0, tdp_w=400.0)
+    step = closed_form(fixed_ns=float(MS), base_w=100.0, tdp_w=400.0)
     plane = start(engine, requests((0, 10, 9)), step=step)
     go(plane, 11 * MS // 4)
     view = plane.view(11 * MS // 4)
@@ -134,14 +134,14 @@ def test_shares_accrue_at_step_ends_and_busy_to_the_instant(engine: Engine) -> N
 
 def test_energy_is_clipped_step_by_step(engine: Engine) -> None:
     """DESIGN 6.5: a step of 1 ms draws 0.1 + 0.05 J and 1 mJ a token, at most 155 W: prefill of 10 0.155, each decode 0.151 J."""
-    step = StepModel(fixed_ns=float(MS), base_w=100.0, weights_j=0.05, token_j=0.001, tdp_w=155.0)
+    step = closed_form(fixed_ns=float(MS), base_w=100.0, weights_j=0.05, token_j=0.001, tdp_w=155.0)
     done = outcome(engine, requests((0, 10, 4)), step=step)
     np.testing.assert_allclose(done.view.energy_j, [0.155 + 3 * 0.151], rtol=1e-12)
 
 
 def test_every_term_of_the_energy(engine: Engine) -> None:
     """Chunks of 6 and 4 (S 18 and 32, one sampled in the second), then a decode with a context of 11."""
-    step = StepModel(fixed_ns=float(MS), tdp_w=1e9, token_j=1.0, head_j=10.0, attention_j=100.0, context_j=1_000.0)
+    step = closed_form(fixed_ns=float(MS), tdp_w=1e9, token_j=1.0, sequence_j=10.0, attention_j=100.0, context_j=1_000.0)
     done = outcome(engine, requests((0, 10, 2)), step=step, specs=[spec(seats=6, token_budget=6)])
     np.testing.assert_allclose(done.view.energy_j, [6 + 1_800 + 4 + 10 + 3_200 + 1 + 10 + 11_000], rtol=1e-12)
 
@@ -185,7 +185,7 @@ def test_a_view_is_cumulative_and_its_own(engine: Engine) -> None:
 def test_the_ring_of_seconds(engine: Engine) -> None:
     """Complete seconds before the look, the newest last: arrivals, and in-flight request-microseconds of each."""
     second = 1_000 * MS
-    step = StepModel(fixed_ns=float(second // 2))
+    step = closed_form(fixed_ns=float(second // 2))
     rows = requests((0, 10, 1), (second - 1, 10, 3), (second, 10, 1), (4 * second, 10, 1))
     plane = start(engine, rows, step=step, ring_s=3)
     # 0 leaves at 0.5 s; 1 runs from 0.999999999 in steps of half a second to 2.499999999, 2 joins at 1.499999999 to 1.999999999.
@@ -240,7 +240,7 @@ def test_records_are_sampled_by_the_requests_own_word(engine: Engine, records: i
 
 def test_close_by_hand(engine: Engine) -> None:
     """At 2.5 ms: one decodes, one is half prefilled, one waits at the replica, one in the service queue; all are unfinished."""
-    step = StepModel(fixed_ns=float(MS), base_w=100.0, tdp_w=400.0)
+    step = closed_form(fixed_ns=float(MS), base_w=100.0, tdp_w=400.0)
     specs = [spec(seats=2, token_budget=10, max_outstanding=3)]
     plane = start(engine, requests((0, 10, 9), (0, 30, 1), (0, 10, 1), (0, 10, 1)), step=step, specs=specs)
     done = end(plane, 5 * MS // 2)

@@ -7,7 +7,7 @@ from engine_kit import MS, PER_TOKEN, requests, spec
 from play import end, go, start
 
 from sim.dataplane.engine import DataPlane, Hit, StreamRules, Watch
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import closed_form
 
 Engine = type[DataPlane]
 ONE_SEAT = spec(seats=1)
@@ -245,7 +245,7 @@ def test_work_that_was_finished_is_not_lost(engine: Engine) -> None:
 
 def test_the_energy_of_a_kill_is_pro_rata(engine: Engine) -> None:
     """Rule 23: 100 W for 2.5 ms is 0.25 J."""
-    plane = start(engine, requests((0, 10, 9)), step=StepModel(fixed_ns=float(MS), base_w=100.0, tdp_w=400.0))
+    plane = start(engine, requests((0, 10, 9)), step=closed_form(fixed_ns=float(MS), base_w=100.0, tdp_w=400.0))
     go(plane, 5 * MS // 2)
     plane.kill_replica(5 * MS // 2, 0)
     assert plane.take_retired()[0].energy_j == pytest.approx(0.25, rel=1e-12)

@@ -9,7 +9,7 @@ from engine_kit import LATTICE, MS, PER_TOKEN, requests, spec
 from play import Result, end, go, outcome, start
 
 from sim.dataplane.engine import DataPlane, StreamRules
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import closed_form
 
 Engine = type[DataPlane]
 US = 1_000
@@ -186,7 +186,7 @@ def test_cached_tokens_survive_a_redispatch_before_admission(engine: Engine) -> 
 
 def test_attention_counts_what_is_cached(engine: Engine) -> None:
     """S = p (c + p/2): 6 tokens over 4 cached make 42; in chunks of 6 and 4 a prompt of 10 makes 18 and 32."""
-    step = StepModel(fixed_ns=1_000.0, attention_ns=2.0)
+    step = closed_form(fixed_ns=1_000.0, attention_ns=2.0)
     hit = outcome(engine, requests((0, 10, 1), prefix_tokens=[4]), step=step)
     assert hit.column("leave_ns") == [1_084]
     chunked = outcome(engine, requests((0, 10, 1)), step=step, specs=[spec(seats=6, token_budget=6)])
@@ -195,7 +195,7 @@ def test_attention_counts_what_is_cached(engine: Engine) -> None:
 
 def test_sampled_sequences_are_those_that_emit(engine: Engine) -> None:
     """n_out counts decoding sequences and prompts completed in the step, not an unfinished chunk."""
-    step = StepModel(fixed_ns=1_000.0, sequence_ns=10.0)
+    step = closed_form(fixed_ns=1_000.0, sequence_ns=10.0)
     done = outcome(engine, requests((0, 10, 2)), step=step, specs=[spec(seats=6, token_budget=6)])
     assert done.column("first_token_ns") == [1_000 + 1_010]
     assert done.column("leave_ns") == [1_000 + 1_010 + 1_010]
@@ -312,4 +312,4 @@ def test_where_a_victim_goes_back(engine: Engine, rules: list[StreamRules], left
 
 def test_the_lattice_is_what_it_says() -> None:
     """The oracles above rest on steps of exactly 1 ms whatever is in them."""
-    assert LATTICE.step_fx(1, 0, 0, 0) == LATTICE.step_fx(999, 9, 10**6, 10**6) == MS << 20
+    assert LATTICE.step_fx(1, 0, 0, 0) == LATTICE.step_fx(999, 9, 10**6, 10**6, 9) == MS << 20

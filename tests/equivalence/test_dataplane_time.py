@@ -11,11 +11,11 @@ from play import end, go, outcome, start
 
 from sim.dataplane.engine import DataPlane, StreamRules, Watch
 from sim.domain.traffic import RequestBlock
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import closed_form
 from sim.policies.routers import RoundRobin
 
 Engine = type[DataPlane]
-QUARTER = StepModel(fixed_ns=1_000.25)
+QUARTER = closed_form(fixed_ns=1_000.25)
 CENTRAL = spec(seats=1, max_outstanding=1)
 
 
@@ -41,7 +41,7 @@ def test_the_fraction_survives_a_change_of_batch(engine: Engine) -> None:
 
 def test_step_time_grows_with_the_context(engine: Engine) -> None:
     """Rule 1: prefill 1000, then 1000 + 0.5 C with C = 11, 12, 13: boundaries 1000, 2005.5, 3011.5, 4018."""
-    step = StepModel(fixed_ns=1_000.0, context_ns=0.5)
+    step = closed_form(fixed_ns=1_000.0, context_ns=0.5)
     leave = [outcome(engine, requests((0, 10, n)), step=step).column("leave_ns")[0] for n in (1, 2, 3, 4)]
     assert leave == [1_000, 2_005, 3_011, 4_018]
 
@@ -166,7 +166,7 @@ def busy_day(start_ns: int) -> tuple[list[RequestBlock], dict[str, object]]:
     """Forty requests with preemption, timeouts and fractions, shifted."""
     rows = [(start_ns + 700 * k, 5 + k % 7, 1 + k % 11) for k in range(40)]
     changes = {
-        "step": StepModel(fixed_ns=900.3, token_ns=10.7, context_ns=0.31, base_w=100.0, tdp_w=300.0),
+        "step": closed_form(fixed_ns=900.3, token_ns=10.7, context_ns=0.31, base_w=100.0, tdp_w=300.0),
         "specs": [spec(seats=4, token_budget=16, kv_tokens=70, max_outstanding=5)],
         "streams": [StreamRules(queue_timeout_ns=5_000)],
         "ring_s": 3,
@@ -212,7 +212,7 @@ def test_block_boundaries_change_nothing(engine: Engine, cut: int) -> None:
         ({"specs": [spec(max_outstanding=0)]}, "max_outstanding = 0"),
         ({"specs": [spec(kind=1)]}, "kind = 1"),
         ({"specs": [spec(role="prefill")]}, "role = 'prefill'"),
-        ({"step": StepModel(fixed_ns=0.99)}, "less than 1 ns"),
+        ({"step": closed_form(fixed_ns=0.99)}, "less than 1 ns"),
         ({"streams": [StreamRules(queue=1)]}, "max_queue"),
     ],
 )
@@ -224,5 +224,5 @@ def test_what_cannot_run_is_refused(changes: dict[str, object], message: str) ->
 
 def test_a_step_of_one_nanosecond_is_allowed(engine: Engine) -> None:
     """Rule 13: the bound itself works."""
-    assert outcome(engine, requests((0, 1, 3)), until_ns=10, step=StepModel(fixed_ns=1.0)).column("leave_ns") == [3]
+    assert outcome(engine, requests((0, 1, 3)), until_ns=10, step=closed_form(fixed_ns=1.0)).column("leave_ns") == [3]
     assert LATTICE.step_fx(1, 1, 0, 0) == MS << 20

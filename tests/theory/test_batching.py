@@ -9,7 +9,7 @@ from scipy.stats import chisquare, kstest, poisson
 from sim.dataplane.engine import DataPlane
 from sim.domain.traffic import RequestBlock
 from sim.perf.queueing import decode_batch, m_g_1_ps_response_s, m_g_inf
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import closed_form
 from sim.units import NS_PER_S, NS_PER_US
 from tests.engine_kit import LATTICE, MS, config, finish, spec
 from tests.theory.queue_kit import AFTER_ALL_NS, CONFIDENCE, agrees, check_little, generator_of, run, watch_plane
@@ -67,7 +67,7 @@ def test_a_decode_batch_is_its_markov_chain(
     mean_tokens, count = 5.0, 40_000
     generator = generator_of("decode batch")
     block = token_block("decode batch", arrival_per_s, generator.geometric(1 / mean_tokens, count), generator)
-    step = StepModel(fixed_ns=fixed_us * NS_PER_US, token_ns=sequence_us * NS_PER_US)
+    step = closed_form(fixed_ns=fixed_us * NS_PER_US, token_ns=sequence_us * NS_PER_US)
     ran = run(engine, config(step, [spec(seats=seats, **NO_LIMIT)]), block, step_by_step=True)
     theory = decode_batch(arrival_per_s, mean_tokens, fixed_us * 1e-6, sequence_us * 1e-6, seats)
     arrived, _ = np.histogram(ran.arrival_s, ran.looks_s)

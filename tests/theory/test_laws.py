@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sim.dataplane.engine import DataPlane, PlaneConfig, StreamRules
 from sim.domain.traffic import RequestBlock
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import closed_form
 from tests.engine_kit import OFFSET_400_DAYS_NS, config, finish, spec
 from tests.theory.queue_kit import AFTER_ALL_NS, TOKEN_NS, hyperexponential, poisson_block, server, servers_config
 
@@ -59,7 +59,7 @@ def test_every_wait_is_that_of_lindley_and_kiefer_wolfowitz(engine: type[DataPla
 def test_a_faster_step_delays_nobody(engine: type[DataPlane], rows: list[tuple[int, int]], slow: float, faster: float) -> None:
     """One seat, first come first served, the same requests: every end-to-end time, so every mean, is no longer."""
     left = [
-        simulate(engine, config(StepModel(token_ns=token_ns), [server()]), block_of(rows))[1]["leave_ns"]
+        simulate(engine, config(closed_form(token_ns=token_ns), [server()]), block_of(rows))[1]["leave_ns"]
         for token_ns in (max(1.0, slow * faster), slow)
     ]
     assert (left[0] <= left[1]).all()
@@ -78,7 +78,7 @@ def test_one_more_replica_delays_nobody(engine: type[DataPlane], rows: list[tupl
 def crowded(scale: int, start_ns: int = 0) -> PlaneConfig:
     """Return a plane with chunked prefill, preemption, a bounded queue and deadlines, all times multiples of `scale`."""
     return config(
-        StepModel(fixed_ns=3_000.0 * scale, token_ns=500.0 * scale, sequence_ns=250.0 * scale, context_ns=10.0 * scale),
+        closed_form(fixed_ns=3_000.0 * scale, token_ns=500.0 * scale, sequence_ns=250.0 * scale, context_ns=10.0 * scale),
         [spec(seats=3, token_budget=8, kv_tokens=64, max_outstanding=4, net_ns=700 * scale)],
         [StreamRules(queue_timeout_ns=150_000 * scale), StreamRules(priority=1, queue_timeout_ns=90_000 * scale)],
         max_queue=(1,),

@@ -70,7 +70,7 @@ def run(made: Scenario, folder: Path) -> RunResult:
 def row_fx(made: Scenario) -> int:
     """Time of one request alone, in fixed point: its prompt in one step, then a step for each further token."""
     step = resolve(made).kinds["llama", "gpu"].step
-    decode = sum(step.step_fx(1, 1, 0, PROMPT + token) for token in range(1, OUTPUT))
+    decode = sum(step.step_fx(1, 1, 0, PROMPT + token, 1) for token in range(1, OUTPUT))
     return step.step_fx(PROMPT, 1, PROMPT * PROMPT, 0) + decode
 
 

@@ -10,7 +10,7 @@ from sim.catalog.loader import load_catalog
 from sim.perf.capacity import capacity_sheet, decode_step_s, largest_batch, mixed_step_s, prefill_s, requests_per_s
 from sim.perf.memory import kv_capacity
 from sim.perf.roofline import step_model
-from sim.perf.steptime import ONE_NS_FX, StepModel
+from sim.perf.steptime import ONE_NS_FX, StepModel, closed_form
 
 CATALOG = load_catalog()
 H100_8B = step_model(
@@ -27,13 +27,13 @@ WHOLE = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
 
 def test_tpot_of_a_decode_batch_worked_by_hand() -> None:
     # 2 ms a step, 10 us a token, 20 us a sequence, 5 ns a token of context: 2 + 8 x 0.03 + 8 x 1000 x 5e-6 = 2.28 ms
-    step = StepModel(fixed_ns=2e6, token_ns=1e4, sequence_ns=2e4, context_ns=5.0)
+    step = closed_form(fixed_ns=2e6, token_ns=1e4, sequence_ns=2e4, context_ns=5.0)
     assert decode_step_s(step, 8, 1000) == pytest.approx(2.28e-3, rel=1e-9)
 
 
 def test_prefill_in_chunks_worked_by_hand() -> None:
     # chunks 400, 400, 200 at 1 ms + 10 us a token, 4 ns per unit of S = p (c + p / 2), 1 ms for the sampled token
-    step = StepModel(fixed_ns=1e6, token_ns=1e4, attention_ns=4.0, sequence_ns=1e6)
+    step = closed_form(fixed_ns=1e6, token_ns=1e4, attention_ns=4.0, sequence_ns=1e6)
     s_units = 400 * 200 + 400 * 600 + 200 * 900
     assert s_units == 1000 * 500  # chunks lose nothing of the triangle
     assert prefill_s(step, 1000, 400) == pytest.approx(3e-3 + 1000 * 1e-5 + s_units * 4e-9 + 1e-3, rel=1e-9)
@@ -42,12 +42,12 @@ def test_prefill_in_chunks_worked_by_hand() -> None:
 
 def test_throughput_worked_by_hand() -> None:
     # 64 seats, 512 in, 128 out: half of the steps carry a prompt: 64 or 576 tokens at 50 us, 64 x 576 of context at 10 ns, 4 ms
-    step = StepModel(fixed_ns=4e6, token_ns=5e4, context_ns=10.0)
+    step = closed_form(fixed_ns=4e6, token_ns=5e4, context_ns=10.0)
     step_s = 4e-3 + (64 + 576) / 2 * 5e-5 + 64 * 576 * 1e-8
     assert mixed_step_s(step, 64, 512, 128, 8192) == pytest.approx(step_s, rel=1e-9)
     assert requests_per_s(step, 64, 512, 128, 8192) == pytest.approx(64 / (128 * step_s), rel=1e-9)
     # where compute hides behind the weights until n = 100, a prompt step costs 576 units and a decode step 100, not twice the mean
-    roof = StepModel(linear_ns=1e4, weights_ns=1e6)
+    roof = closed_form(linear_ns=1e4, weights_ns=1e6)
     assert mixed_step_s(roof, 64, 512, 128, 8192) == pytest.approx((5.76e-3 + 1e-3) / 2, rel=1e-9)
     # in chunks of 256 every step has one
     assert mixed_step_s(roof, 64, 512, 128, 256) == pytest.approx(3.2e-3, rel=1e-9)
@@ -61,7 +61,7 @@ def stepped_requests_per_s(step: StepModel, seats: int, prompt: int, output: int
         decoding = [tokens for tokens in generated if tokens > 0]
         prefills = seats - len(decoding)
         context = sum(prompt + tokens for tokens in decoding)
-        elapsed_fx += step.step_fx(len(decoding) + prefills * prompt, seats, prefills * prompt**2, context)
+        elapsed_fx += step.step_fx(len(decoding) + prefills * prompt, seats, prefills * prompt**2, context, len(decoding))
         generated = [tokens + 1 for tokens in generated]
         finished += sum(tokens == output for tokens in generated)
         generated = [0 if tokens == output else tokens for tokens in generated]

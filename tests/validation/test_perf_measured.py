@@ -64,7 +64,7 @@ def built(model: str, gpu: str, weight_dtype: str, tensor_parallel: int, engine:
 
 
 def milliseconds(step: StepModel, n: int, n_out: int, s_twice: int, context: int) -> float:
-    return step.step_fx(n, n_out, s_twice, context) / ONE_NS_FX / 1e6
+    return step.step_fx(n, n_out, s_twice, context, n_out if context else 0) / ONE_NS_FX / 1e6
 
 
 def mean_and_median(errors: list[float]) -> tuple[float, float]:
@@ -145,8 +145,8 @@ def test_served_iterations_and_power_on_h100() -> None:
         degree, batch = int(row["tp"]), round(float(row["batch"]))
         step = built(row["model"], "H100", "bf16", degree, "vllm-2026")
         decode = (batch, batch, 0, round(batch * float(row["ctx"])))
-        step_fx = step.step_fx(*decode)
-        power_w = step.step_j(step_fx, *decode) / (step_fx / ONE_NS_FX / 1e9)
+        step_fx = step.step_fx(*decode, decode[1])
+        power_w = step.step_j(step_fx, *decode, decode[1]) / (step_fx / ONE_NS_FX / 1e9)
         time_errors.append(milliseconds(step, *decode) / float(row["iter_ms"]) - 1)
         power_errors.append(power_w / degree / float(row["power_w_per_gpu"]) - 1)
     assert len(time_errors) == 21
