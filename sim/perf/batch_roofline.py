@@ -1,7 +1,7 @@
-"""The time, work and memory of a batch from the roofline: what one item and one batch cost, against what an accelerator reaches.
+"""The time, work and memory of a batch from the roofline: what an item and a batch cost, against what an accelerator reaches.
 
-For a batch of n items, with operations f and bytes b of an item, bytes g that an item gathers at scattered addresses, and W bytes of
-weights that are read r times for a batch::
+For a batch of n items, with operations f and bytes b of an item, bytes g that an item gathers at scattered addresses, and W bytes
+of weights that are read r times for a batch::
 
     compute = n f / (eta_compute F)
     memory  = (r W + n b) / (eta_memory BW) + n g / (eta_gather BW)
@@ -158,7 +158,7 @@ def resident_bytes(model: BatchModel, dtype: str) -> float:
 
 
 def batch_memory(model: BatchModel, accelerator: Accelerator, dtype: str, most: int) -> BatchMemory:
-    """Return what a model takes of an accelerator's memory with batches of up to `most` items, and what would help if it is too much.
+    """Return what a model takes of an accelerator's memory with batches of up to `most` items, and what would make it fit.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Models that are served in whole batches: the time of a batch by its items, its power, and what a replica can serve.
 
-The catalog has no such model with a source (operations and bytes of one item, efficiencies of its kernels), so a time is what its
-user measured, as a table or as a line, and counts as assumed.
+A time comes from the roofline of a model in the catalog, with the validity of its efficiencies, or it is what a user measured, as a
+table or as a line, and counts as assumed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
+from sim.domain.batch_models import DTYPES, BatchFit, BatchModel
 from sim.domain.hardware import Accelerator
+from sim.perf.batch_roofline import Floats, batch_times_s, batch_work, fit_validity
+from sim.perf.power import StepWork, step_energies
 from sim.perf.steptime import ONE_NS_FX, StepModel
 
 
@@ -73,14 +78,54 @@ def batch_step_model(times_fx: Sequence[int], accelerator: Accelerator, *, compu
     >>> round(used_w / l4.tdp_w, 6) == round(l4.power.base + 0.2 * l4.power.compute, 6)
     True
     """
-    power, most = accelerator.power, len(times_fx)
-    full_batch_s = times_fx[-1] / ONE_NS_FX / 1e9
-    item_j = accelerator.tdp_w * power.compute * compute_use * full_batch_s / most
+    most = len(times_fx)
+    times_s = np.array((0, *times_fx), dtype=np.float64) / ONE_NS_FX / 1e9
+    # Uses are shares of the peak of whatever arithmetic the user had in mind; any of the accelerator's gives the same energies.
+    arithmetic, tflops = next(iter(accelerator.dense_tflops.items()))
+    flops = compute_use * tflops * 1e12 * float(times_s[-1]) / most * np.arange(most + 1, dtype=np.float64)
+    moved_bytes = memory_use * accelerator.bandwidth_gb_per_s * 1e9 * times_s
+    return _step_model(times_fx, accelerator, arithmetic, flops, moved_bytes, "assumed")
+
+
+def roofline_step_model(model: BatchModel, accelerator: Accelerator, fit: BatchFit, dtype: str, most: int) -> StepModel:
+    """Return the step model of a replica that serves a model of the catalog in batches of up to `most` items on one accelerator.
+
+    Parameters
+    ----------
+    fit : efficiencies of the model's family there. dtype : key of `sim.domain.batch_models.DTYPES`.
+
+    Source: times from `sim.perf.batch_roofline`, power from `sim.perf.power` with the same operations and bytes.
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> catalog = load_catalog()
+    >>> fit = catalog.batch_fit("l4", "convolution")
+    >>> step = roofline_step_model(catalog.batch_models["resnet50"], catalog.accelerators["l4"], fit, "int8", most=64)
+    >>> full, single = batch_sheet(step, items=1), batch_sheet(step, items=1, e2e_target_s=0.001)
+    >>> full.items_per_s > single.items_per_s, step.validity
+    (True, 'fitted')
+    """
+    times_s = batch_times_s(model, accelerator, fit, dtype, most)
+    times_fx = tuple(int(time_s * 1e9 * ONE_NS_FX + 0.5) for time_s in times_s.tolist())
+    flops, moved_bytes = batch_work(model, dtype, most)
+    validity = fit_validity(fit, accelerator.name, dtype)
+    return _step_model(times_fx, accelerator, DTYPES[dtype][1], flops, moved_bytes, validity)
+
+
+def _step_model(
+    times_fx: Sequence[int], accelerator: Accelerator, arithmetic: str, flops: Floats, moved_bytes: Floats, validity: str
+) -> StepModel:
+    """Return the step model of batches from their times, at items - 1, and their operations and bytes, at items."""
+    none = np.zeros(2)
+    work = StepWork(arithmetic, flops, moved_bytes, none, none, 0.0, 0.0, 0.0)
+    energies = step_energies(accelerator, work, accelerators=1)
     return StepModel(
         tokens_fx=(0, *times_fx),
-        tokens_j=tuple(item_j * items for items in range(most + 1)),
-        tdp_w=accelerator.tdp_w,
-        base_w=accelerator.tdp_w * (power.base + power.memory * memory_use),
+        tokens_j=tuple(energies.tokens_j.tolist()),
+        tdp_w=energies.tdp_w,
+        base_w=energies.base_w,
+        validity=validity,
     )
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from sim.catalog.loader import Catalog
+from sim.domain.batch_models import BatchFit, BatchModel
 from sim.domain.hardware import Accelerator
 from sim.errors import Problems
-from sim.perf.batchtime import batch_step_model, line_fx, table_fx
+from sim.perf.batch_roofline import BatchMemory, batch_arithmetic, batch_memory, fit_validity, resident_bytes
+from sim.perf.batchtime import batch_step_model, line_fx, roofline_step_model, table_fx
 from sim.perf.steptime import StepModel
 from sim.units import BYTES_PER_GIB, duration_ns
 
@@ -34,14 +37,35 @@ LLM_SETTINGS = (
 )
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """A batch model of the catalog as it runs on one accelerator.
+
+    Parameters
+    ----------
+    dtype : type in which it is served. weight_bytes : weights and tables, which a cold start loads. memory : of the accelerator.
+    validity : "fitted", "transferred" or "assumed", of its times.
+    """
+
+    model: BatchModel
+    fit: BatchFit
+    dtype: str
+    weight_bytes: float
+    memory: BatchMemory
+    validity: str
+
+
 @dataclass
 class DynamicBatcher:
     """A model that is not an LLM, on one accelerator a replica, behind the dynamic batcher of the Triton inference server.
 
-    Its time is measured, not computed: either `batch_times`, or `fixed_s` and `per_item_s`.
+    Its time comes from the roofline of a model of the catalog (`model`), or is measured: `batch_times`, or `fixed_s` and
+    `per_item_s`. With `model`, power, size and memory come from it as well.
 
     Parameters
     ----------
+    model : catalog name of a batch model, or "". dtype : type in which it is served; "" takes the model's first that the
+        accelerator computes.
     max_batch : items in the largest batch. preferred_sizes : sizes to send at once; none is `max_batch`.
     max_delay_s : how long the oldest request may wait for others.
     batch_times : items -> duration of a batch of so many, from 1 to `max_batch`, linear between two.
@@ -52,6 +76,8 @@ class DynamicBatcher:
     front_end_s : front-end and network time added to every latency.
     """
 
+    model: str = ""
+    dtype: str = ""
     max_batch: int = 8
     preferred_sizes: list[int] = field(default_factory=list)
     max_delay_s: float = 0.0
@@ -69,9 +95,28 @@ class DynamicBatcher:
             return table_fx({int(items): duration_ns(time) for items, time in self.batch_times.items()})
         return line_fx(self.fixed_s or 0.0, self.per_item_s or 0.0, self.max_batch)
 
-    def step_model(self, accelerator: Accelerator) -> StepModel:
-        """Return the step model of a replica on an accelerator."""
+    def step_model(self, accelerator: Accelerator, served: ServedModel | None) -> StepModel:
+        """Return the step model of a replica on an accelerator; `served` is `self.served` there."""
+        if served is not None:
+            return roofline_step_model(served.model, accelerator, served.fit, served.dtype, self.max_batch)
         return batch_step_model(self.times_fx(), accelerator, compute_use=self.compute_use, memory_use=self.memory_use)
+
+    def served(self, accelerator: Accelerator, catalog: Catalog) -> ServedModel | None:
+        """Return the model of the catalog as it runs on an accelerator, None where times are the scenario's.
+
+        Raises
+        ------
+        KeyError : no such model, or no type that both have (`check_model` reports those before).
+        """
+        if not self.model:
+            return None
+        model = catalog.batch_models[self.model]
+        dtype = batch_arithmetic(model, accelerator, self.dtype)
+        if dtype is None:
+            raise KeyError(f"{self.model} in {self.dtype or model.dtypes} on {accelerator.name}")
+        fit = catalog.batch_fit(accelerator.name, model.family)
+        memory = batch_memory(model, accelerator, dtype, self.max_batch)
+        return ServedModel(model, fit, dtype, resident_bytes(model, dtype), memory, fit_validity(fit, accelerator.name, dtype))
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add everything that is wrong with the settings."""
@@ -92,11 +137,15 @@ class DynamicBatcher:
         self._check_times(path, sound, problems)
 
     def _check_times(self, path: str, sound: bool, problems: Problems) -> None:
+        if self.model:
+            self._check_only_model(path, problems)
+            return
+        problems.check(not self.dtype, f"{path}.dtype", self.dtype, "is of a model of the catalog", "model, or unset")
         line = {"fixed_s": self.fixed_s, "per_item_s": self.per_item_s}
         given = {name: value for name, value in line.items() if value is not None}
         message = "the time of a batch is given in two ways" if given else "no time of a batch is given"
         one_way = bool(self.batch_times) != bool(given)
-        allowed = "either batch_times, or fixed_s and per_item_s"
+        allowed = "model, batch_times, or fixed_s and per_item_s"
         if not problems.check(one_way, f"{path}.batch_times", self.batch_times, message, allowed):
             return
         for name, value in given.items():
@@ -107,6 +156,14 @@ class DynamicBatcher:
             problems.check(not alone_s < 1e-9, f"{path}.per_item_s", alone_s, "a batch of one item takes no time", "1 ns or more")
         elif sound:
             self._check_table(f"{path}.batch_times", problems)
+
+    def _check_only_model(self, path: str, problems: Problems) -> None:
+        """Record what a model of the catalog brings along and is set all the same."""
+        unset = DynamicBatcher()
+        for name in ("batch_times", "fixed_s", "per_item_s", "compute_use", "memory_use", "weights_gb"):
+            value = getattr(self, name)
+            same = value == getattr(unset, name)
+            problems.check(same, f"{path}.{name}", value, f"comes from the catalog with model: {self.model}", "unset, or no model")
 
     def _check_table(self, path: str, problems: Problems) -> None:
         times_ns: dict[int, int] = {}
@@ -150,8 +207,36 @@ def check_no_llm_settings(path: str, deployment: Any, defaults: Any, problems: P
 
 
 def check_fits(path: str, batcher: DynamicBatcher, accelerators: Mapping[str, Accelerator], problems: Problems) -> None:
-    """Add a problem for each accelerator on which the weights do not fit."""
+    """Add a problem for each accelerator on which the weights of a model of one's own do not fit."""
     for name, accelerator in accelerators.items():
         most_gb = accelerator.usable_gib * BYTES_PER_GIB / 1e9
         fits = batcher.weights_gb <= most_gb
         problems.check(fits, f"{path}.weights_gb", batcher.weights_gb, f"does not fit on a {name}", f"at most {most_gb:.1f}")
+
+
+def check_model(
+    path: str, batcher: DynamicBatcher, accelerators: Mapping[str, Accelerator], catalog: Catalog, problems: Problems
+) -> None:
+    """Add a problem for an unknown model or type, and for each accelerator that cannot compute or hold it, with what would.
+
+    Parameters
+    ----------
+    path : dotted path of the batcher. accelerators : of its pools, by name.
+    """
+    model: BatchModel | None = catalog.get("batch_models", batcher.model, f"{path}.model", problems)
+    if model is None:
+        return
+    where = f"{path}.dtype"
+    if batcher.dtype and not problems.check(
+        batcher.dtype in model.dtypes, where, batcher.dtype, f"is no type of {model.name}", choices=model.dtypes
+    ):
+        return
+    for name, accelerator in accelerators.items():
+        dtype = batch_arithmetic(model, accelerator, batcher.dtype)
+        if dtype is None:
+            wanted = batcher.dtype or ", ".join(model.dtypes)
+            problems.add(where, wanted, f"{name} does not compute it", ", ".join(sorted(accelerator.dense_tflops)))
+        elif 1 <= batcher.max_batch <= MOST_ITEMS:
+            memory = batch_memory(model, accelerator, dtype, batcher.max_batch)
+            message = f"{memory.taken_bytes / BYTES_PER_GIB:.1f} GiB with its largest batch do not fit on a {name}"
+            problems.check(memory.fits, f"{path}.model", model.name, message, " or ".join(memory.remedies))

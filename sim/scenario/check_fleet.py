@@ -10,7 +10,7 @@ from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.memory import kv_capacity
 from sim.perf.roofline import KV_BYTES, check_parallel
-from sim.scenario.batcher import check_fits, check_no_llm_settings
+from sim.scenario.batcher import check_fits, check_model, check_no_llm_settings
 from sim.scenario.model import Deployment, Pool, Scenario
 
 MOST_SEATS = 65_536
@@ -111,9 +111,11 @@ def _check_batcher(path: str, deployment: Deployment, pools: Mapping[str, Pool],
         for name in deployment.pools
         if name in pools and pools[name].instance in catalog.instances
     ]
-    check_fits(
-        f"{path}.batcher", batcher, {each.accelerator: catalog.accelerators[each.accelerator] for each in instances}, problems
-    )
+    accelerators = {each.accelerator: catalog.accelerators[each.accelerator] for each in instances}
+    if batcher.model:
+        check_model(f"{path}.batcher", batcher, accelerators, catalog, problems)
+    else:
+        check_fits(f"{path}.batcher", batcher, accelerators, problems)
 
 
 def _check_on_instance(

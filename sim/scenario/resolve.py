@@ -11,6 +11,7 @@ from sim.perf.memory import KvCapacity, kv_capacity, weight_bytes
 from sim.perf.roofline import step_model
 from sim.perf.steptime import StepModel
 from sim.policies.placement import SPOT
+from sim.scenario.batcher import ServedModel
 from sim.scenario.model import ColdStart, Deployment, Pool, Scenario, StageTime
 
 NODE_STAGES = ("pending", "booting", "pulling")
@@ -50,7 +51,7 @@ class ReplicaKind:
     model, engine, fit : rows of the catalog; None where a batcher serves a model that is not an LLM.
     kv_tokens : KV capacity, 0 of a batcher. memory : how it comes about, None where the scenario states `kv_tokens` itself.
     weight_bytes : what `loading` moves. stages_s : stage -> (median, 95th percentile) of its duration in seconds,
-        those of a fresh node included.
+        those of a fresh node included. served : of a batcher with a model of the catalog.
     """
 
     deployment: str
@@ -64,6 +65,7 @@ class ReplicaKind:
     memory: KvCapacity | None
     weight_bytes: float
     stages_s: dict[str, tuple[float, float]]
+    served: ServedModel | None = None
 
     @property
     def max_model_len(self) -> int | None:
@@ -140,10 +142,11 @@ def _pool(name: str, pool: Pool, catalog: Catalog) -> ResolvedPool:
 def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalog) -> ReplicaKind:
     batcher = deployment.batcher
     if batcher is not None:
-        load_bytes = batcher.weights_gb * 1e9
-        step = batcher.step_model(pool.accelerator)
+        served = batcher.served(pool.accelerator, catalog)
+        load_bytes = batcher.weights_gb * 1e9 if served is None else served.weight_bytes
+        step = batcher.step_model(pool.accelerator, served)
         stages_s = _stages_s(pool, catalog, load_bytes)
-        return ReplicaKind(name, pool.name, deployment, None, None, None, step, 0, None, load_bytes, stages_s)
+        return ReplicaKind(name, pool.name, deployment, None, None, None, step, 0, None, load_bytes, stages_s, served)
     model, engine = catalog.models[deployment.model], catalog.engines[deployment.engine]
     fit = catalog.fits[fit_key(pool.accelerator.name, engine.kernels, deployment.weight_dtype)]
     memory = None
