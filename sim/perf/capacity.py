@@ -56,12 +56,13 @@ def decode_step_s(step: StepModel, batch: int, context_tokens: float) -> float:
     return step.step_fx(batch, batch, 0, round(batch * context_tokens), batch) / ONE_NS_FX / 1e9
 
 
-def prefill_s(step: StepModel, prompt_tokens: int, max_num_batched_tokens: int) -> float:
+def prefill_s(step: StepModel, prompt_tokens: int, max_num_batched_tokens: int, cached_tokens: int = 0) -> float:
     """Return the time from the start of a prompt to its first token on a replica with nothing else to do: the sum over its chunks.
 
     Parameters
     ----------
     prompt_tokens : length of the prompt. max_num_batched_tokens : token budget of a step, the largest chunk.
+    cached_tokens : of the prompt, found in the prefix cache; the last token is never one of them.
 
     Examples
     --------
@@ -69,7 +70,7 @@ def prefill_s(step: StepModel, prompt_tokens: int, max_num_batched_tokens: int) 
     >>> prefill_s(closed_form(token_ns=1e6, fixed_ns=2e6), prompt_tokens=20, max_num_batched_tokens=8)
     0.026
     """
-    total_fx, cached = 0, 0
+    total_fx, cached = 0, min(cached_tokens, prompt_tokens - 1)
     while cached < prompt_tokens:
         chunk = min(max_num_batched_tokens, prompt_tokens - cached)
         last = int(cached + chunk == prompt_tokens)
@@ -92,7 +93,14 @@ def largest_batch(kv_tokens: int, prompt_tokens: float, output_tokens: float, ma
     return min(max_num_seqs, int(kv_tokens // held))
 
 
-def mixed_step_s(step: StepModel, batch: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int) -> float:
+def mixed_step_s(
+    step: StepModel,
+    batch: int,
+    prompt_tokens: float,
+    output_tokens: float,
+    max_num_batched_tokens: int,
+    cached_share: float = 0.0,
+) -> float:
     """Return the mean time of a step when `batch` sequences decode and arriving prompts keep the batch full.
 
     Every step finishes batch / o requests and so starts as many. A prompt comes in c = ceil(p / budget) equal chunks, each in one
@@ -100,11 +108,13 @@ def mixed_step_s(step: StepModel, batch: int, prompt_tokens: float, output_token
 
         T(n = batch + j p / c, n_out = batch, S = j p^2 / (2 c), C = batch (p + o / 2)).
 
-    A seat is counted as decoding while its prompt is prefilled, 1 / o of its time.
+    A seat is counted as decoding while its prompt is prefilled, 1 / o of its time. Where h p tokens of a prompt are cached, the
+    others are processed after them: p in n and c becomes (1 - h) p, and p^2 in S becomes p^2 - (h p)^2.
 
     Parameters
     ----------
     batch : sequences that decode. prompt_tokens, output_tokens : mean p and o. max_num_batched_tokens : token budget of a step.
+    cached_share : h, of each prompt.
 
     Examples
     --------
@@ -112,7 +122,7 @@ def mixed_step_s(step: StepModel, batch: int, prompt_tokens: float, output_token
     >>> mixed_step_s(closed_form(token_ns=1e6), 10, prompt_tokens=200, output_tokens=100, max_num_batched_tokens=512)
     0.03
     """
-    return _mixed_step(step, batch, prompt_tokens, output_tokens, max_num_batched_tokens)[0]
+    return _mixed_step(step, batch, prompt_tokens, output_tokens, max_num_batched_tokens, cached_share)[0]
 
 
 def requests_per_s(step: StepModel, batch: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int) -> float:
@@ -137,6 +147,7 @@ def capacity_sheet(
     max_num_seqs: int,
     max_num_batched_tokens: int,
     tpot_target_s: float | None = None,
+    cached_share: float = 0.0,
 ) -> CapacitySheet:
     """Return what one replica can hold and serve, at full batch or at the largest batch that keeps a TPOT target.
 
@@ -144,6 +155,7 @@ def capacity_sheet(
     ----------
     kv : KV capacity, or its tokens. prompt_tokens, output_tokens : mean lengths, at least 1.
     tpot_target_s : longest mean time per output token; None for no target.
+    cached_share : of each prompt, found in the prefix cache.
 
     Raises
     ------
@@ -165,29 +177,29 @@ def capacity_sheet(
     if most < 1:
         raise ValueError(f"{kv_tokens} KV tokens cannot hold a request of {prompt_tokens:g} + {output_tokens:g} tokens")
     batch, bound = most, "seats" if most == max_num_seqs else "kv"
-    within_budget = max(int(max_num_batched_tokens / (1 + prompt_tokens / output_tokens)), 1)
+    processed = prompt_tokens * (1.0 - cached_share)
+    within_budget = max(int(max_num_batched_tokens / (1 + processed / output_tokens)), 1)
     if within_budget < batch:
         batch, bound = within_budget, "budget"
     if tpot_target_s is not None:
-        within_target = _largest_within(step, batch, prompt_tokens, output_tokens, max_num_batched_tokens, tpot_target_s)
+        load = (prompt_tokens, output_tokens, max_num_batched_tokens, cached_share)
+        within_target = _largest_within(step, batch, load, tpot_target_s)
         if within_target < batch:
             batch, bound = within_target, "tpot"
-    first_s = prefill_s(step, round(prompt_tokens), max_num_batched_tokens)
-    step_s, step_j = _mixed_step(step, max(batch, 1), prompt_tokens, output_tokens, max_num_batched_tokens)
+    first_s = prefill_s(step, round(prompt_tokens), max_num_batched_tokens, int(cached_share * prompt_tokens))
+    step_s, step_j = _mixed_step(step, max(batch, 1), prompt_tokens, output_tokens, max_num_batched_tokens, cached_share)
     if batch == 0:
         return CapacitySheet(kv_tokens, most, 0, step_s, first_s, 0.0, 0.0, 0.0, bound)
     rate = batch / (output_tokens * step_s)
     return CapacitySheet(kv_tokens, most, batch, step_s, first_s, rate, rate * output_tokens, step_j / step_s, bound)
 
 
-def _largest_within(
-    step: StepModel, most: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int, target_s: float
-) -> int:
+def _largest_within(step: StepModel, most: int, load: tuple[float, float, int, float], target_s: float) -> int:
     """Return the largest batch up to `most` whose mixed step keeps the target, 0 if none; step time grows with the batch."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if mixed_step_s(step, middle, prompt_tokens, output_tokens, max_num_batched_tokens) <= target_s:
+        if mixed_step_s(step, middle, *load) <= target_s:
             low = middle
         else:
             high = middle - 1
@@ -195,16 +207,17 @@ def _largest_within(
 
 
 def _mixed_step(
-    step: StepModel, batch: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int
+    step: StepModel, batch: int, prompt_tokens: float, output_tokens: float, max_num_batched_tokens: int, cached_share: float
 ) -> tuple[float, float]:
     """Return the mean time in seconds and energy in joules of a mixed step."""
-    chunks = ceil(prompt_tokens / max_num_batched_tokens)
+    cached = cached_share * prompt_tokens
+    chunks = ceil((prompt_tokens - cached) / max_num_batched_tokens)
     fewer, share = divmod(batch * chunks / output_tokens, 1.0)
     context = round(batch * (prompt_tokens + output_tokens / 2))
     mean_s = mean_j = 0.0
     for count, weight in ((fewer, 1.0 - share), (fewer + 1.0, share)):
-        n = round(batch + count * prompt_tokens / chunks)
-        s_twice = round(count * prompt_tokens**2 / chunks)
+        n = round(batch + count * (prompt_tokens - cached) / chunks)
+        s_twice = round(count * (prompt_tokens**2 - cached**2) / chunks)
         step_fx = step.step_fx(n, batch, s_twice, context, batch)
         mean_s += weight * step_fx / ONE_NS_FX / 1e9
         mean_j += weight * step.step_j(step_fx, n, batch, s_twice, context, batch)

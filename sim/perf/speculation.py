@@ -1,0 +1,158 @@
+"""Speculative decoding: a draft proposes k tokens, the model checks them all in one step and keeps those it would have said.
+
+With a the chance that a proposal is kept when those before it were, a step yields 1 + a + ... + a^k tokens of each sequence, the
+last of which is the model's own. It costs a step of B (k + 1) tokens and k steps of the draft.
+
+Engines make one token of each sequence a step. So the table of a speculating replica says how long one token takes: the time of
+checking and proposing, over the tokens that come of it. That is exact for the mean of pure decoding; prompts among it cost what
+they would without (`speculative_step`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sim.domain.models import Model
+from sim.perf.steptime import LONGEST_TABLE, Context, StepModel, fx
+
+# Chance that a proposal is kept: low, usual, high (research note on hardware, section 7, read 2026-11-23, assumed).
+ACCEPTANCE = (0.6, 0.7, 0.8)
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Who proposes, how many tokens, and the chance that one is kept.
+
+    Parameters
+    ----------
+    draft : the small model; None looks proposals up in the prompt (n-grams), which costs nothing. tokens : k, proposals a step.
+    acceptance : a, the chance that a proposal is kept when those before it were.
+    """
+
+    draft: Model | None
+    tokens: int = 4
+    acceptance: float = ACCEPTANCE[1]
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a step yields for each sequence."""
+        return tokens_per_step(self.acceptance, self.tokens)
+
+
+def tokens_per_step(acceptance: float, tokens: int) -> float:
+    """Return the mean tokens of a step: (1 - a^(k + 1)) / (1 - a).
+
+    Parameters
+    ----------
+    acceptance : a, from 0 to 1. tokens : k, proposals a step.
+
+    Source: Leviathan and others, arXiv 2211.17192, equation 1 (from memory); it assumes that proposals are kept independently.
+
+    Examples
+    --------
+    >>> tokens_per_step(0.5, 2), tokens_per_step(0.0, 4), tokens_per_step(1.0, 4)
+    (1.75, 1.0, 5.0)
+    """
+    if acceptance >= 1.0:
+        return tokens + 1.0
+    return float((1.0 - acceptance ** (tokens + 1)) / (1.0 - acceptance))
+
+
+def speculative_step(
+    target: StepModel, draft: StepModel | None, speculation: Speculation, *, seats: int, sequence_s: float
+) -> StepModel:
+    """Return the step model of a replica that speculates, one token of each sequence a step.
+
+    With E tokens a step of checking, B sequences and their context C::
+
+        T(B, C) = [T_model(n = B (k + 1), n_out = B (k + 1), C) + sum over i < k of T_draft(n = B, n_out = B, C + i B)] / E
+
+    less the engine's time for B k sequences that are none. What this is more or less than a step of the model alone stands in the
+    contexts' offsets, which may be below 0. Prompts are prefilled by both models.
+
+    Parameters
+    ----------
+    target, draft : of the model and of its draft, None for proposals that cost nothing. seats : most sequences.
+    sequence_s : the engine's time for a sampled sequence, which is in `target` for each proposal.
+
+    Examples
+    --------
+    >>> from sim.perf.steptime import ONE_NS_FX, closed_form
+    >>> model, small = closed_form(fixed_ns=10_000.0, token_ns=100.0), closed_form(fixed_ns=1_000.0)
+    >>> half = Speculation(None, tokens=2, acceptance=0.5)  # 1.75 tokens a step
+    >>> step = speculative_step(model, small, half, seats=8, sequence_s=0.0)
+    >>> step.step_fx(4, 4, 0, 4_000, 4) / ONE_NS_FX  # (10,000 + 4 x 3 x 100 + 2 x 1,000) / 1.75
+    7542.857142448425
+    """
+    one_over = 1.0 / speculation.tokens_per_step
+    drafting = StepModel() if draft is None else draft
+    tokens_fx, tokens_j, token_fx, token_j = _both_prefill(target, drafting)
+    # Shares of what the model alone samples: no table may promise a step below 0 (`StepModel.least_fx`).
+    sampled_fx = tuple(round(time * one_over) for time in target.sampled_fx)
+    step = StepModel(
+        tokens_fx=tokens_fx,
+        token_fx=token_fx,
+        sampled_fx=sampled_fx,
+        sequence_fx=round(target.sequence_fx * one_over),
+        attention_fx=target.attention_fx + drafting.attention_fx,
+        tokens_j=tokens_j,
+        token_j=token_j,
+        sampled_j=tuple(energy * one_over for energy in target.sampled_j),
+        sequence_j=target.sequence_j * one_over,
+        attention_j=target.attention_j + drafting.attention_j,
+        tdp_w=target.tdp_w,
+        base_w=target.base_w,
+        validity="assumed",
+    )
+    knots = tuple(sorted({*target.knots_tokens, *drafting.knots_tokens}))
+    rows = tuple(
+        tuple(_context(step, target, drafting, speculation, decoding, knot, sequence_s) for knot in knots)
+        for decoding in range(1, min(seats, LONGEST_TABLE) + 1)
+    )
+    return replace(step, knots_tokens=knots, contexts=rows)
+
+
+def _both_prefill(target: StepModel, draft: StepModel) -> tuple[tuple[int, ...], tuple[float, ...], int, float]:
+    """Return the tables of tokens of two models that both process every token of a prompt, and how they go on."""
+    last = max(len(target.tokens_fx), len(draft.tokens_fx))
+    times = tuple(_tokens_fx(target, n) + _tokens_fx(draft, n) for n in range(last))
+    energies = tuple(_tokens_j(target, n) + _tokens_j(draft, n) for n in range(last))
+    return times, energies, target.token_fx + draft.token_fx, target.token_j + draft.token_j
+
+
+def _tokens_fx(step: StepModel, n: int) -> int:
+    return step.piece(n, 0, 0, 0, 0)[0] - step.sampled_fx[0]
+
+
+def _tokens_j(step: StepModel, n: int) -> float:
+    last = len(step.tokens_j) - 1
+    return step.tokens_j[n] if n <= last else step.tokens_j[last] + (n - last) * step.token_j
+
+
+def _sampled_j(step: StepModel, n_out: int) -> float:
+    last = len(step.sampled_j) - 1
+    return step.sampled_j[n_out] if n_out <= last else step.sampled_j[last] + (n_out - last) * step.sequence_j
+
+
+def _context(
+    step: StepModel, target: StepModel, draft: StepModel, speculation: Speculation, decoding: int, knot: int, sequence_s: float
+) -> Context:
+    """Return what B sequences with a mean context from `knot` on add to the step without contexts."""
+    proposals, one_over = speculation.tokens, 1.0 / speculation.tokens_per_step
+    checked = decoding * (proposals + 1)
+    longer = decoding * proposals * (proposals - 1) // 2  # the sum over the draft's steps of what the context has grown by
+    own, _ = target.context_piece(decoding, knot * decoding)
+    small, _ = draft.context_piece(decoding, knot * decoding)
+    no_sequence = fx(sequence_s * 1e9) * decoding * proposals
+    check_fx = target.piece(checked, checked, 0, 0, 0)[0] + own.offset_fx - no_sequence
+    draft_fx = draft.piece(decoding, decoding, 0, 0, 0)[0] + small.offset_fx
+    alone_fx = step.piece(decoding, decoding, 0, 0, 0)[0]
+    check_j = _tokens_j(target, checked) + _sampled_j(target, checked) + own.offset_j
+    draft_j = _tokens_j(draft, decoding) + _sampled_j(draft, decoding) + small.offset_j
+    alone_j = _tokens_j(step, decoding) + _sampled_j(step, decoding)
+    return Context(
+        offset_fx=round((check_fx + proposals * draft_fx + small.slope_fx * longer) * one_over) - alone_fx,
+        slope_fx=round((own.slope_fx + proposals * small.slope_fx) * one_over),
+        offset_j=(check_j + proposals * draft_j + small.slope_j * longer) * one_over - alone_j,
+        slope_j=(own.slope_j + proposals * small.slope_j) * one_over,
+    )
