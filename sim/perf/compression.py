@@ -111,13 +111,18 @@ def artifact_bytes(model: Model, weight_dtype: str, *, pruning: Pruning | None =
     >>> round(artifact_bytes(model, "bf16") / 1e9, 2), round(artifact_bytes(model, "bf16", pruning=Pruning(0.6)) / 1e9, 2)
     (16.06, 6.07)
     """
-    dense = weight_bytes(model, weight_dtype)
-    linear = model.linear_parameters * WEIGHT_TYPES[weight_dtype][0]
+    linear = linear_bytes(model, weight_dtype)
+    others = weight_bytes(model, weight_dtype) - linear
     if sparse_2_4:
-        return dense - linear * (1.0 - share_2_4(weight_dtype))
+        return linear * share_2_4(weight_dtype) + others
     if pruning is None:
-        return dense
-    others = dense - linear
+        return linear + others
     if pruning.entropy_coded:
         others *= coded_share("bf16")
-    return model.linear_parameters * stored_bits(weight_dtype, pruning) / 8 + others
+    return linear * stored_bits(weight_dtype, pruning) / stored_bits(weight_dtype) + others
+
+
+def linear_bytes(model: Model, weight_dtype: str) -> float:
+    """Return the bytes of the linear layers: all but embedding, head and norms, which no weight type changes."""
+    in_bf16 = model.linear_parameters * WEIGHT_TYPES["bf16"][0]
+    return weight_bytes(model, weight_dtype) - (weight_bytes(model, "bf16") - in_bf16)

@@ -27,8 +27,8 @@ class Pruning:
 
     Parameters
     ----------
-    sparsity : share of the weights of the linear layers that is zero. entropy_coded : whether the files are; else a mask of one bit a
-        weight says which are left.
+    sparsity : share of the weights of the linear layers that is zero.
+    entropy_coded : whether the files are; else a mask of one bit a weight says which are left.
     """
 
     sparsity: float = 0.6
@@ -95,10 +95,8 @@ class Optimizations:
         hit = self.prefix_cache_hit
         problems.check(0 <= hit <= MOST_HIT, f"{path}.prefix_cache_hit", hit, "is out of range", f"0 to {MOST_HIT:g}")
         if self.pruning is not None:
-            share = self.pruning.sparsity
-            problems.check(
-                0 <= share <= MOST_SPARSITY, f"{path}.pruning.sparsity", share, "is out of range", f"0 to {MOST_SPARSITY:g}"
-            )
+            share, allowed = self.pruning.sparsity, f"0 to {MOST_SPARSITY:g}"
+            problems.check(0 <= share <= MOST_SPARSITY, f"{path}.pruning.sparsity", share, "is out of range", allowed)
             message = "cannot be had beside pruning without a pattern"
             problems.check(not self.sparsity_2_4, f"{path}.sparsity_2_4", self.sparsity_2_4, message, "one of the two")
         if self.speculative is not None:
