@@ -27,6 +27,7 @@ class Model:
     query_latent : width of the compressed queries; 0 where queries are not compressed.
     rope_head_dim : part of a query and of the shared key that carries the position. value_head_dim : of a head's values.
     window_layers : layers that attend to the last `window_tokens` only.
+    query_key_norm : queries and keys are normalised in each layer (Qwen3, Gemma 3): small kernels of their own in a prefill.
 
     Examples
     --------
@@ -62,6 +63,7 @@ class Model:
     value_head_dim: int = 0
     window_tokens: int = 0
     window_layers: int = 0
+    query_key_norm: bool = False
     notes: str = field(default="")
 
     @property
