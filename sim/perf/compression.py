@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import log2
 
 from sim.domain.models import Model
-from sim.perf.memory import weight_bytes
+from sim.perf.memory import linear_bytes, weight_bytes
 from sim.perf.roofline import WEIGHT_TYPES
 
 # Share of the bits of a value that an entropy coder leaves, bit for bit the same weights. bf16: 10.9 of 16.1 GB for Llama-3.1-8B
@@ -120,9 +120,3 @@ def artifact_bytes(model: Model, weight_dtype: str, *, pruning: Pruning | None =
     if pruning.entropy_coded:
         others *= coded_share("bf16")
     return linear * stored_bits(weight_dtype, pruning) / stored_bits(weight_dtype) + others
-
-
-def linear_bytes(model: Model, weight_dtype: str) -> float:
-    """Return the bytes of the linear layers: all but embedding, head and norms, which no weight type changes."""
-    in_bf16 = model.linear_parameters * WEIGHT_TYPES["bf16"][0]
-    return weight_bytes(model, weight_dtype) - (weight_bytes(model, "bf16") - in_bf16)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sim.catalog.loader import Catalog
 from sim.domain.hardware import Accelerator, Engine
 from sim.domain.models import Model
-from sim.perf.roofline import KV_BYTES, PCIE_LINK_SHARE, TENSOR_PARALLEL, WEIGHT_TYPES
+from sim.perf.remedies import ServingSetup, serving_remedies
+from sim.perf.roofline import KV_BYTES, WEIGHT_TYPES
 from sim.units import BYTES_PER_GIB
 
 # CUDA context, libraries and graph pools outside the tensor allocator (research note on hardware, read 2026-11-23, assumed).
@@ -16,6 +18,11 @@ NCCL_BYTES = 0.365e9
 # Live bytes of each logit in a sampler with top-p: bf16 logits 2, fp32 copy 4, sorted copy 4, sort index 8 (int64), softmax 4.
 SAMPLER_BYTES_PER_LOGIT = 22
 ACTIVATION_BYTES = 2
+# Types of expert weights alone; everything else of such a model stays in bf16 (gpt-oss model card: mxfp4 experts).
+EXPERTS_ONLY = frozenset({"mxfp4"})
+# Length of a sequence for which layers with a window are counted. Short, so that the cache is rather counted too small: windows up
+# to this length are counted whole, and chat requests of the traces here are longer (2026-11-23, our choice).
+REFERENCE_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class KvCapacity:
     tokens, blocks : capacity of the KV cache; 0 when the model does not fit.
     memory_bytes : what the driver exposes. budget_bytes : the engine's share of it.
     weight_bytes, activation_bytes, reserve_bytes : taken before the cache. kv_bytes : left for it; negative when it does not fit.
-    kv_bytes_per_token : on one accelerator.
+    kv_bytes_per_token : on one accelerator, mean over a sequence of the reference length.
     remedies : what would make it fit, empty when it does.
     """
 
@@ -49,53 +56,108 @@ class KvCapacity:
 
 
 def weight_bytes(model: Model, weight_dtype: str, tensor_parallel: int = 1) -> float:
-    """Return the bytes of weights on one of `tensor_parallel` accelerators.
+    """Return the bytes of weights on one of `tensor_parallel` accelerators, all experts of a mixture among them.
 
-    Linear layers are in `weight_dtype`, the embedding and the head (one table when tied) in bf16, both split over the accelerators;
-    the norms, 2 L + 1 vectors in bf16, are on each. Scales of fp8 and int8 weights are left out (below 0.1 %).
+    Linear layers are in `weight_dtype` (where that is a type of experts alone, such as mxfp4, the others are in bf16), the
+    embedding and the head (one table when tied) in bf16 or more, all split over the accelerators; the norms, 2 L + 1 vectors, are
+    on each. Scales of fp8 and int8 weights are left out (below 0.1 %).
 
     Examples
     --------
     >>> from sim.catalog.loader import load_catalog
-    >>> model = load_catalog().models["llama-3.1-8b"]
-    >>> int(weight_bytes(model, "bf16")) == 2 * 8_030_261_248
+    >>> models = load_catalog().models
+    >>> int(weight_bytes(models["llama-3.1-8b"], "bf16")) == 2 * 8_030_261_248
     True
+    >>> round(weight_bytes(models["mixtral-8x7b"], "bf16", tensor_parallel=2) / 1e9, 1)  # 46.7 B parameters, not the active 12.9 B
+    46.7
     """
     tables = 1 if model.tied_embeddings else 2
-    split = model.linear_parameters * WEIGHT_TYPES[weight_dtype][0] + 2 * tables * model.head_parameters
-    return split / tensor_parallel + 2 * (2 * model.layers + 1) * model.hidden
+    rest = max(WEIGHT_TYPES[weight_dtype][0], WEIGHT_TYPES["bf16"][0])
+    split = linear_bytes(model, weight_dtype) + rest * tables * model.head_parameters
+    return split / tensor_parallel + rest * (2 * model.layers + 1) * model.hidden
 
 
-def kv_bytes_per_token(model: Model, *, kv_dtype: str, tensor_parallel: int = 1) -> float:
-    """Return the bytes of KV cache of one token on one accelerator: 2 L max(n_kv / t, 1) d b.
+def linear_bytes(model: Model, weight_dtype: str) -> float:
+    """Return the bytes of the linear layers of all blocks, every expert counted: all but embedding, head and norms.
 
     Examples
     --------
     >>> from sim.catalog.loader import load_catalog
-    >>> kv_bytes_per_token(load_catalog().models["llama-3.1-8b"], kv_dtype="bf16")
-    131072.0
+    >>> linear_bytes(load_catalog().models["llama-3.1-8b"], "int4_wo")
+    3489660928.0
     """
-    heads = max(model.kv_heads / tensor_parallel, 1.0)
-    return 2 * model.layers * heads * model.head_dim * KV_BYTES[kv_dtype]
+    size = WEIGHT_TYPES[weight_dtype][0]
+    if weight_dtype not in EXPERTS_ONLY:
+        return model.linear_parameters * size
+    experts = model.moe_layers * model.experts * model.expert_parameters
+    return experts * size + (model.linear_parameters - experts) * WEIGHT_TYPES["bf16"][0]
+
+
+def kv_bytes_per_token(model: Model, *, kv_dtype: str, tensor_parallel: int = 1, context_tokens: int | None = None) -> float:
+    """Return the bytes of KV cache of one token on one accelerator, mean over a sequence of `context_tokens`.
+
+    A layer of full attention keeps 2 max(n_kv / t, 1) d numbers for each token, one of latent attention c + r on every accelerator.
+    A layer with a window of W keeps the last W tokens: min(1, W / s) of the tokens of a sequence of s. So the mean falls with s, a
+    cache counted at s holds sequences of that length exactly, longer ones take less of it than is counted and shorter ones more.
+
+    Parameters
+    ----------
+    context_tokens : length s; None counts every layer whole, as for a sequence within the window.
+
+    Source: research note on hardware, section 4 (2026-11-23).
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> models = load_catalog().models
+    >>> kv_bytes_per_token(models["llama-3.1-8b"], kv_dtype="bf16")
+    131072.0
+    >>> kv_bytes_per_token(models["deepseek-v3"], kv_dtype="bf16", tensor_parallel=8)  # 61 layers x 576 x 2 bytes
+    70272.0
+    >>> oss = models["gpt-oss-20b"]  # 128 tokens on every other of 24 layers
+    >>> [kv_bytes_per_token(oss, kv_dtype="bf16", context_tokens=length) for length in (128, 1024, 131_072)]
+    [49152.0, 27648.0, 24600.0]
+    """
+    layer = model.kv_elements_per_token / model.layers
+    if model.kv_latent == 0:
+        layer *= max(model.kv_heads / tensor_parallel, 1.0) / model.kv_heads
+    whole = 1.0
+    if model.window_layers and context_tokens is not None:
+        whole = min(1.0, model.window_tokens / context_tokens)
+    layers = model.layers - model.window_layers * (1.0 - whole)
+    return float(layers * layer * KV_BYTES[kv_dtype])
 
 
 def activation_bytes(model: Model, *, tensor_parallel: int, max_num_batched_tokens: int, max_num_seqs: int) -> float:
     """Return the peak of temporary tensors in a step of `max_num_batched_tokens` that samples `max_num_seqs` sequences.
 
     The residual stream and its normed copy (2 n h) live through the step. On top comes the largest of: the MLP (gate and up
-    projections and their product, 3 n f / t), attention (queries, keys, values and output, (2 n_h + 2 n_kv) n d / t) and the
+    projections and their product, 3 n f / t), the experts (for each of n k routed copies the larger of 2 f_e / t and h, and
+    f_e / t), attention (queries, keys, values and output, (2 n_h + 2 n_kv) n d / t; the latents whole where it has them) and the
     sampler, whose tensors are seats x vocabulary on each accelerator: 22 bytes a logit (see `SAMPLER_BYTES_PER_LOGIT`).
 
     Source: derived from the tensors alive in vLLM's memory profiling run (dummy forward of the token budget, dummy sampler of all
-    seats), 2026-11-23, assumed: allocator fragmentation and fused kernels are left out.
+    seats; two shared buffers of its fused experts), 2026-11-23, assumed: allocator fragmentation and fused kernels are left out.
     """
-    n = max_num_batched_tokens
-    residual = 2 * n * model.hidden * ACTIVATION_BYTES
+    n, t = max_num_batched_tokens, tensor_parallel
+    residual = 2 * n * model.hidden
     matrices = 3 if model.gated else 2
-    mlp = matrices * n * model.ffn / tensor_parallel * ACTIVATION_BYTES
-    attention = (2 * model.heads + 2 * model.kv_heads) * n * model.head_dim / tensor_parallel * ACTIVATION_BYTES
+    mlp = matrices * n * model.ffn / t if model.moe_layers < model.layers else 0.0
+    routed = n * model.active_experts
+    wide = max((matrices - 1) * model.expert_ffn / t, model.hidden)
+    experts = routed * (wide + model.expert_ffn / t) if model.moe_layers else 0.0
     sampler = min(max_num_seqs, n) * model.vocabulary * SAMPLER_BYTES_PER_LOGIT
-    return residual + max(mlp, attention, sampler)
+    largest = max(mlp, experts, n * _attention_elements(model, t))
+    return residual * ACTIVATION_BYTES + max(largest * ACTIVATION_BYTES, sampler)
+
+
+def _attention_elements(model: Model, tensor_parallel: int) -> float:
+    """Return the elements of queries, keys, values and output of a token on one accelerator."""
+    if model.kv_latent == 0:
+        return (2 * model.heads + 2 * model.kv_heads) * model.head_dim / tensor_parallel
+    latents = model.query_latent + model.kv_latent + model.rope_head_dim
+    split = model.heads * (2 * (model.head_dim + model.rope_head_dim) + 2 * model.value_head_dim)
+    return latents + split / tensor_parallel
 
 
 def kv_capacity(
@@ -109,6 +171,9 @@ def kv_capacity(
     max_num_batched_tokens: int,
     max_num_seqs: int,
     pipeline_parallel: int = 1,
+    kv_reference_tokens: int = REFERENCE_TOKENS,
+    catalog: Catalog | None = None,
+    most_tensor_parallel: int | None = None,
 ) -> KvCapacity:
     """Return the KV capacity of a replica: memory x utilization - weights - activations - reserve, in whole blocks.
 
@@ -117,6 +182,8 @@ def kv_capacity(
     weight_dtype, kv_dtype : types of weights and cache. tensor_parallel : accelerators of a stage.
     pipeline_parallel : stages; each holds its part of the layers and of their cache (embedding and head split evenly too).
     max_num_batched_tokens, max_num_seqs : token budget and seats of a step.
+    kv_reference_tokens : length of the sequences for which layers with a window are counted; no matter for models without.
+    catalog, most_tensor_parallel : for the remedies, see `sim.perf.remedies.serving_remedies`.
 
     Examples
     --------
@@ -130,66 +197,42 @@ def kv_capacity(
     >>> kv_capacity(llama, a100, vllm, tensor_parallel=2, **settings).fits
     True
     """
-    settings = _Settings(kv_dtype, max_num_batched_tokens, max_num_seqs, pipeline_parallel)
-    capacity = _capacity(model, accelerator, engine, settings, weight_dtype, tensor_parallel)
+    given = ServingSetup(
+        accelerator,
+        weight_dtype,
+        kv_dtype,
+        tensor_parallel,
+        pipeline_parallel,
+        max_num_batched_tokens,
+        max_num_seqs,
+        kv_reference_tokens,
+    )
+    capacity = _capacity(model, engine, given)
     if capacity.fits:
         return capacity
-    remedies = tuple(_remedies(model, accelerator, engine, settings, weight_dtype, tensor_parallel, capacity))
-    return KvCapacity(**{**capacity.__dict__, "remedies": remedies})
+    taken = capacity.weight_bytes + capacity.activation_bytes + capacity.reserve_bytes
+    block = capacity.kv_bytes_per_token * engine.block_tokens
+    least_gib = (taken + block) / engine.memory_utilization / BYTES_PER_GIB
+    remedies = serving_remedies(
+        model, engine, given, lambda setup: _capacity(model, engine, setup).fits, least_gib, catalog, most_tensor_parallel
+    )
+    return replace(capacity, remedies=remedies)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    kv_dtype: str
-    max_num_batched_tokens: int
-    max_num_seqs: int
-    pipeline_parallel: int
-
-
-def _capacity(
-    model: Model, accelerator: Accelerator, engine: Engine, settings: _Settings, weight_dtype: str, tensor_parallel: int
-) -> KvCapacity:
-    memory = accelerator.usable_gib * BYTES_PER_GIB
-    stages = settings.pipeline_parallel
-    weights = weight_bytes(model, weight_dtype, tensor_parallel) / stages
+def _capacity(model: Model, engine: Engine, setup: ServingSetup) -> KvCapacity:
+    memory = setup.accelerator.usable_gib * BYTES_PER_GIB
+    stages, degree = setup.pipeline_parallel, setup.tensor_parallel
+    weights = weight_bytes(model, setup.weight_dtype, degree) / stages
     activations = activation_bytes(
         model,
-        tensor_parallel=tensor_parallel,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        max_num_seqs=settings.max_num_seqs,
+        tensor_parallel=degree,
+        max_num_batched_tokens=setup.max_num_batched_tokens,
+        max_num_seqs=setup.max_num_seqs,
     )
-    reserve = RUNTIME_BYTES + (NCCL_BYTES if tensor_parallel * stages > 1 else 0.0)
-    per_token = kv_bytes_per_token(model, kv_dtype=settings.kv_dtype, tensor_parallel=tensor_parallel) / stages
+    reserve = RUNTIME_BYTES + (NCCL_BYTES if degree * stages > 1 else 0.0)
+    whole = kv_bytes_per_token(model, kv_dtype=setup.kv_dtype, tensor_parallel=degree, context_tokens=setup.kv_reference_tokens)
+    per_token = whole / stages
     budget = memory * engine.memory_utilization
     left = budget - weights - activations - reserve
     blocks = max(int(left // (per_token * engine.block_tokens)), 0)
     return KvCapacity(blocks * engine.block_tokens, blocks, memory, budget, weights, activations, reserve, left, per_token)
-
-
-def _remedies(
-    model: Model,
-    accelerator: Accelerator,
-    engine: Engine,
-    settings: _Settings,
-    weight_dtype: str,
-    tensor_parallel: int,
-    capacity: KvCapacity,
-) -> list[str]:
-    """List the changes of one setting that would leave room for a cache, the smallest change first."""
-    found = []
-    lighter = [name for name, (size, arithmetic) in WEIGHT_TYPES.items() if size < WEIGHT_TYPES[weight_dtype][0]]
-    for name in lighter:
-        able = WEIGHT_TYPES[name][1] in accelerator.dense_tflops
-        if able and _capacity(model, accelerator, engine, settings, name, tensor_parallel).fits:
-            found.append(f"weight_dtype={name}")
-    degrees = PCIE_LINK_SHARE if accelerator.link == "pcie" else TENSOR_PARALLEL
-    for degree in degrees:
-        splits = degree > tensor_parallel and model.heads % degree == 0
-        if splits and _capacity(model, accelerator, engine, settings, weight_dtype, degree).fits:
-            found.append(f"tensor_parallel={degree}")
-            break
-    taken = capacity.weight_bytes + capacity.activation_bytes + capacity.reserve_bytes
-    block = capacity.kv_bytes_per_token * engine.block_tokens
-    least_gib = (taken + block) / engine.memory_utilization / BYTES_PER_GIB
-    found.append(f"an accelerator that exposes at least {least_gib:.1f} GiB ({accelerator.name}: {accelerator.usable_gib:g})")
-    return found

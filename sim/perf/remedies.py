@@ -1,0 +1,178 @@
+"""What would make a model fit: changes of settings and other accelerators, tried one by one and named as they would be typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from sim.catalog.loader import Catalog
+from sim.domain.hardware import Accelerator, Engine, InstanceType
+from sim.domain.models import Model
+from sim.errors import Problems
+from sim.perf.roofline import WEIGHT_TYPES
+
+PIPELINE_STAGES = (2, 4, 8, 16, 32)
+# Seats and token budgets below these make no sensible server; more of either is given up only for that.
+LEAST_SEATS = 8
+LEAST_STEP_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class ServingSetup:
+    """What decides the memory of a replica, beside model and engine.
+
+    Parameters
+    ----------
+    weight_dtype, kv_dtype : types of weights and cache. tensor_parallel, pipeline_parallel : splits.
+    max_num_batched_tokens, max_num_seqs : token budget and seats of a step. kv_reference_tokens : length of the sequences for which
+        the cache is counted.
+    """
+
+    accelerator: Accelerator
+    weight_dtype: str
+    kv_dtype: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    kv_reference_tokens: int
+
+
+Fits = Callable[[ServingSetup], bool]
+
+
+def tensor_parallel_degrees(model: Model, accelerator: Accelerator) -> tuple[int, ...]:
+    """Return the degrees at which a model can be split over accelerators of this kind.
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> catalog = load_catalog()
+    >>> tensor_parallel_degrees(catalog.models["llama-3.1-8b"], catalog.accelerators["l4"])
+    (1, 2, 4)
+    """
+    return tuple(degree for degree in accelerator.degrees if model.heads % degree == 0)
+
+
+def serving_remedies(
+    model: Model,
+    engine: Engine,
+    given: ServingSetup,
+    fits: Fits,
+    least_gib: float,
+    catalog: Catalog | None = None,
+    most_tensor_parallel: int | None = None,
+) -> tuple[str, ...]:
+    """List what would leave room for a cache: single changes, the smallest of each kind; pairs where no single change is enough.
+
+    Parameters
+    ----------
+    given : the setup that does not fit. fits : whether another one does. least_gib : memory that an accelerator must expose.
+    catalog : offers only types that have step times there, and names an accelerator; None for neither.
+    most_tensor_parallel : accelerators of the machine; None for no limit.
+
+    Returns
+    -------
+    Texts of the form `key=value` or `key=value with key=value`, then accelerators.
+    """
+    types = list(_lighter_types(given, engine, catalog))
+    degrees = [
+        degree
+        for degree in tensor_parallel_degrees(model, given.accelerator)
+        if degree > given.tensor_parallel and degree <= (most_tensor_parallel or degree)
+    ]
+    stages = [count for count in PIPELINE_STAGES if given.pipeline_parallel < count <= model.layers]
+    found = [f"weight_dtype={name}" for name in types if fits(replace(given, weight_dtype=name))]
+    found += _first(degrees, "tensor_parallel", given, fits)
+    found += _smaller_steps(given, fits)
+    found += _first(stages, "pipeline_parallel", given, fits)
+    if not found:
+        found += _pair("weight_dtype", types, "tensor_parallel", degrees, given, fits)
+        found += _pair("tensor_parallel", degrees[-1:], "pipeline_parallel", stages, given, fits)
+    bigger = _bigger_accelerator(model, engine, given, fits, catalog)
+    needed = (
+        f"an accelerator that exposes at least {least_gib:.1f} GiB ({given.accelerator.name}: {given.accelerator.usable_gib:g})"
+    )
+    return (*found, bigger or needed)
+
+
+def _lighter_types(given: ServingSetup, engine: Engine, catalog: Catalog | None) -> Iterator[str]:
+    """Yield the weight types with fewer bytes that the accelerator can compute with, as far as is known, the heaviest first."""
+    for name, (size, arithmetic) in WEIGHT_TYPES.items():
+        lighter = size < WEIGHT_TYPES[given.weight_dtype][0] and arithmetic in given.accelerator.dense_tflops
+        if lighter and (catalog is None or _has_step_times(given.accelerator.name, engine, name, catalog)):
+            yield name
+
+
+def _has_step_times(accelerator: str, engine: Engine, weight_dtype: str, catalog: Catalog) -> bool:
+    return catalog.fit(accelerator, engine, weight_dtype, "", Problems()) is not None
+
+
+def _first(values: list[int], key: str, given: ServingSetup, fits: Fits) -> list[str]:
+    """Return the first value of a setting that fits, as a list of at most one text."""
+    return next(([f"{key}={value}"] for value in values if fits(replace(given, **{key: value}))), [])  # type: ignore[arg-type]
+
+
+def _pair(first: str, firsts: list[str] | list[int], second: str, seconds: list[int], given: ServingSetup, fits: Fits) -> list[str]:
+    """Return the first pair of changes that fits, as a list of at most one text."""
+    for one in firsts:
+        for other in seconds:
+            if fits(replace(given, **{first: one, second: other})):  # type: ignore[arg-type]
+                return [f"{first}={one} with {second}={other}"]
+    return []
+
+
+def _smaller_steps(given: ServingSetup, fits: Fits) -> list[str]:
+    """Return the largest token budget, else the most seats, else both, that leave room; each halved until they do."""
+    budgets = list(_halves(given.max_num_batched_tokens, LEAST_STEP_TOKENS))
+    seats = list(_halves(given.max_num_seqs, LEAST_SEATS))
+    for budget in budgets:
+        if budget >= given.max_num_seqs and fits(replace(given, max_num_batched_tokens=budget)):
+            return [f"max_num_batched_tokens={budget}"]
+    for count in seats:
+        if fits(replace(given, max_num_seqs=count)):
+            return [f"max_num_seqs={count}"]
+    for count in seats:
+        for budget in budgets:
+            if budget >= count and fits(replace(given, max_num_seqs=count, max_num_batched_tokens=budget)):
+                return [f"max_num_seqs={count} with max_num_batched_tokens={budget}"]
+    return []
+
+
+def _halves(value: int, least: int) -> Iterator[int]:
+    while value // 2 >= least:
+        value //= 2
+        yield value
+
+
+def _bigger_accelerator(model: Model, engine: Engine, given: ServingSetup, fits: Fits, catalog: Catalog | None) -> str:
+    """Name the smallest accelerator of the catalog on which the same settings fit, and the cheapest machine that has enough."""
+    if catalog is None:
+        return ""
+    arithmetic = WEIGHT_TYPES[given.weight_dtype][1]
+    for each in sorted(catalog.accelerators.values(), key=lambda each: (each.usable_gib, each.name)):
+        able = arithmetic in each.dense_tflops and given.tensor_parallel in tensor_parallel_degrees(model, each)
+        known = able and _has_step_times(each.name, engine, given.weight_dtype, catalog)
+        if known and fits(replace(given, accelerator=each)):
+            instance = cheapest_instance(each.name, given.tensor_parallel, catalog)
+            machine = "" if instance is None else f", for instance {instance.name}"
+            return f"a larger accelerator: {each.name} ({each.usable_gib:g} GiB{machine})"
+    return ""
+
+
+def cheapest_instance(accelerator: str, at_least: int, catalog: Catalog) -> InstanceType | None:
+    """Return the machine with at least so many of an accelerator that has the lowest latest price, or None.
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> found = cheapest_instance("a10g", 1, load_catalog())
+    >>> found.name
+    'g5.xlarge'
+    """
+    priced = [
+        (min(float(prices[-1].usd_per_hour) for prices in instance.on_demand.values()), instance.name)
+        for instance in catalog.instances.values()
+        if instance.accelerator == accelerator and instance.accelerators >= at_least and instance.on_demand
+    ]
+    return catalog.instances[min(priced)[1]] if priced else None
