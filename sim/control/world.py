@@ -16,6 +16,7 @@ from sim.rng import StreamKey
 from sim.scenario.model import Scenario, Service
 from sim.scenario.resolve import ReplicaKind, Resolved
 from sim.units import NS_PER_S
+from sim.workload.prefix import CachedPrompts
 from sim.workload.stream import merge, merge_clients
 
 
@@ -104,7 +105,9 @@ def _open_sources(world: World) -> None:
     problems = Problems()
     for name, service in scenario.services.items():
         try:
-            world.sources[name] = service.workload.open(_key(scenario, name), scenario.start_instant, scenario.horizon_ns)
+            source = service.workload.open(_key(scenario, name), scenario.start_instant, scenario.horizon_ns)
+            hit = scenario.prefix_cache_hit(name)
+            world.sources[name] = CachedPrompts(source, hit) if hit > 0 else source
         except InputError as error:
             # A setting gets its full path; a place in a file (path, line and column) has one already.
             path = f"services.{name}.workload."

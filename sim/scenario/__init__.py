@@ -15,6 +15,7 @@ from sim.scenario.model import (
     Spot,
     StageTime,
 )
+from sim.scenario.optimizations import Optimizations, Pruning, Speculative
 
 __all__ = [
     "Account",
@@ -23,11 +24,14 @@ __all__ = [
     "DynamicBatcher",
     "Energy",
     "Failure",
+    "Optimizations",
     "Pool",
+    "Pruning",
     "Scenario",
     "SegmentRules",
     "Service",
     "Slo",
+    "Speculative",
     "Spot",
     "StageTime",
 ]

@@ -14,6 +14,7 @@ from sim.policies.placement import InOrder, Placement
 from sim.policies.routers import LeastOutstanding, Router
 from sim.policies.taps.base import Tap
 from sim.scenario.batcher import DynamicBatcher
+from sim.scenario.optimizations import Optimizations
 from sim.units import duration_ns, instant
 from sim.workload.base import Workload
 
@@ -113,6 +114,7 @@ class Deployment:
     max_outstanding : most requests waiting and running on a replica; None for 2 x max_num_seqs (no bound with a batcher), 0 for no
         bound.
     kv_tokens : measured KV capacity; None computes it from memory.
+    optimizations : what is done to the model beside its types.
     backlog_seats : most requests of batch jobs in a step; None for no bound of their own, 0 for none at all.
     autoscaler : how many replicas. pools : pools its nodes may come from, in this order. placement : how many in each of them.
     drain_grace_s : a draining replica is killed after so long; None waits until its last request is done.
@@ -133,6 +135,7 @@ class Deployment:
     watermark_tokens: int = 1
     max_outstanding: int | None = None
     kv_tokens: int | None = None
+    optimizations: Optimizations = field(default_factory=Optimizations)
     backlog_seats: int | None = None
     autoscaler: Autoscaler = field(default_factory=Static)
     pools: list[str] = field(default_factory=list)
@@ -322,6 +325,12 @@ class Scenario:
         """Whether the requests of a service bring items, not tokens: its deployments have batchers."""
         known = (self.deployments.get(name) for name in self.services[service].deployments)
         return any(deployment is not None and deployment.batcher is not None for deployment in known)
+
+    def prefix_cache_hit(self, service: str) -> float:
+        """Share of each prompt of a service that is in the prefix cache, the same in all of its deployments."""
+        return max(
+            (self.deployments[name].optimizations.prefix_cache_hit for name in self.services[service].deployments), default=0.0
+        )
 
     def is_batch(self, service: str) -> bool:
         """Whether the requests of a service come as batch jobs."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
 from sim.domain.models import Model
-from sim.perf.memory import KvCapacity, kv_capacity, weight_bytes
-from sim.perf.roofline import step_model
+from sim.perf.memory import KvCapacity
+from sim.perf.serving import Host, Serving, serving_bytes, serving_memory, serving_step
 from sim.perf.steptime import StepModel
 from sim.policies.placement import SPOT
 from sim.scenario.batcher import ServedModel
@@ -148,35 +148,34 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
         stages_s = _stages_s(pool, catalog, load_bytes)
         return ReplicaKind(name, pool.name, deployment, None, None, None, step, 0, None, load_bytes, stages_s, served)
     model, engine = catalog.models[deployment.model], catalog.engines[deployment.engine]
-    fit = catalog.fits[fit_key(pool.accelerator.name, engine.kernels, deployment.weight_dtype)]
-    memory = None
-    if deployment.kv_tokens is None:
-        memory = kv_capacity(
-            model,
-            pool.accelerator,
-            engine,
-            weight_dtype=deployment.weight_dtype,
-            kv_dtype=deployment.kv_dtype,
-            tensor_parallel=deployment.tensor_parallel,
-            pipeline_parallel=deployment.pipeline_parallel,
-            max_num_batched_tokens=deployment.max_num_batched_tokens,
-            max_num_seqs=deployment.max_num_seqs,
-        )
-    step = step_model(
-        model,
-        pool.accelerator,
-        fit,
-        engine,
-        weight_dtype=deployment.weight_dtype,
-        kv_dtype=deployment.kv_dtype,
-        tensor_parallel=deployment.tensor_parallel,
-        pipeline_parallel=deployment.pipeline_parallel,
-    )
+    serving, host = serving_of(deployment, model, catalog), host_of(deployment, pool.accelerator, engine, catalog)
+    fit = host.fit_of(deployment.weight_dtype)
+    memory = serving_memory(serving, host) if deployment.kv_tokens is None else None
+    step = serving_step(serving, host)
     kv_tokens = deployment.kv_tokens if memory is None else memory.tokens
     assert kv_tokens is not None
-    load_bytes = weight_bytes(model, deployment.weight_dtype)
+    load_bytes = serving_bytes(serving)
     stages_s = _stages_s(pool, catalog, load_bytes)
     return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, load_bytes, stages_s)
+
+
+def serving_of(deployment: Deployment, model: Model, catalog: Catalog) -> Serving:
+    """Return what a deployment of an LLM serves, with its optimizations."""
+    return deployment.optimizations.applied(model, deployment.weight_dtype, deployment.kv_dtype, catalog)
+
+
+def host_of(deployment: Deployment, accelerator: Accelerator, engine: Engine, catalog: Catalog) -> Host:
+    """Return where replicas of a deployment run, and with which settings."""
+    return Host(
+        accelerator,
+        engine,
+        lambda weight_dtype: catalog.fits[fit_key(accelerator.name, engine.kernels, weight_dtype)],
+        tensor_parallel=deployment.tensor_parallel,
+        pipeline_parallel=deployment.pipeline_parallel,
+        max_num_seqs=deployment.max_num_seqs,
+        max_num_batched_tokens=deployment.max_num_batched_tokens,
+        max_model_len=deployment.max_model_len,
+    )
 
 
 def _stages_s(pool: ResolvedPool, catalog: Catalog, load_bytes: float) -> dict[str, tuple[float, float]]:
