@@ -73,7 +73,7 @@ def serving_remedies(
 
     Returns
     -------
-    Texts of the form `key=value` or `key=value with key=value`, then accelerators.
+    Texts of the form `key=value` or `key=value key=value`, then accelerators.
     """
     types = list(_lighter_types(given, engine, catalog))
     degrees = [
@@ -118,7 +118,7 @@ def _pair(first: str, firsts: list[str] | list[int], second: str, seconds: list[
     for one in firsts:
         for other in seconds:
             if fits(replace(given, **{first: one, second: other})):  # type: ignore[arg-type]
-                return [f"{first}={one} with {second}={other}"]
+                return [f"{first}={one} {second}={other}"]
     return []
 
 
@@ -135,7 +135,7 @@ def _smaller_steps(given: ServingSetup, fits: Fits) -> list[str]:
     for count in seats:
         for budget in budgets:
             if budget >= count and fits(replace(given, max_num_seqs=count, max_num_batched_tokens=budget)):
-                return [f"max_num_seqs={count} with max_num_batched_tokens={budget}"]
+                return [f"max_num_seqs={count} max_num_batched_tokens={budget}"]
     return []
 
 
@@ -151,7 +151,9 @@ def _bigger_accelerator(model: Model, engine: Engine, given: ServingSetup, fits:
         return ""
     arithmetic = WEIGHT_TYPES[given.weight_dtype][1]
     for each in sorted(catalog.accelerators.values(), key=lambda each: (each.usable_gib, each.name)):
-        able = arithmetic in each.dense_tflops and given.tensor_parallel in tensor_parallel_degrees(model, each)
+        # A computer of its own is no larger accelerator.
+        of_a_kind = each.link != "none" or given.accelerator.link == "none"
+        able = of_a_kind and arithmetic in each.dense_tflops and given.tensor_parallel in tensor_parallel_degrees(model, each)
         known = able and _has_step_times(each.name, engine, given.weight_dtype, catalog)
         if known and fits(replace(given, accelerator=each)):
             instance = cheapest_instance(each.name, given.tensor_parallel, catalog)

@@ -182,7 +182,7 @@ def test_memory_is_conserved_and_remedies_work(model: str, card: str, degree: in
         return
     *changes, bigger = found.remedies
     for text in changes:
-        typed = dict(change.split("=") for change in text.split(" with "))
+        typed = dict(change.split("=") for change in text.split(" "))
         values = {key: value if key == "weight_dtype" else int(value) for key, value in typed.items()}
         assert capacity(model, card, **(settings | values)).fits, text
         for left_out in values if len(values) > 1 else ():  # both of a pair are needed
