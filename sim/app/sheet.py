@@ -15,6 +15,7 @@ from sim.perf.capacity import CapacitySheet, capacity_sheet
 from sim.registry import choice_name
 from sim.rng import StreamKey
 from sim.scenario import Scenario
+from sim.scenario.batcher import ServedModel
 from sim.scenario.resolve import REPLICA_STAGES, ReplicaKind, Resolved, resolve
 
 COLD_START_DRAWS = 20_000
@@ -30,6 +31,7 @@ class KindReport:
     accelerators : of a replica. nodes : machines of a replica, below 1 where several share one.
     sheet : None where the lengths of its requests are unknown or it holds not even one, and of a batcher.
     full, quick : of a batcher, with full batches and with those that keep the E2E target; None where sizes are unknown.
+    served : of a batcher with a model of the catalog. validity : "fitted", "transferred" or "assumed", of its times.
     usd_per_hour : of one replica. usd_per_1m_tokens : prompt and output tokens together, at full use; of a batcher per 1,000
         requests in `usd_per_1k_requests`. stages_s : stage -> (median, 95th percentile).
     cold_start_s : median and 95th percentile of all stages together. warm_start_s : on a machine that is up already.
@@ -43,6 +45,8 @@ class KindReport:
     sheet: CapacitySheet | None
     full: BatchSheet | None
     quick: BatchSheet | None
+    served: ServedModel | None
+    validity: str
     usd_per_hour: float
     usd_per_1m_tokens: float | None
     usd_per_1k_requests: float | None
@@ -179,6 +183,8 @@ def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], 
         sheet,
         full,
         quick,
+        kind.served,
+        kind.step.validity,
         usd_per_hour,
         usd_per_1m,
         usd_per_1k,

@@ -15,7 +15,7 @@ from sim.app.sheet_load import Load
 from sim.app.sheet_pools import PoolReport
 from sim.perf.batchtime import BatchSheet
 from sim.scenario.resolve import REPLICA_STAGES, STAGES
-from sim.units import seconds_text
+from sim.units import BYTES_PER_GIB, seconds_text
 
 _BOUNDS = {"seats": "max_num_seqs", "kv": "the KV cache", "tpot": "the TPOT target", "budget": "max_num_batched_tokens"}
 
@@ -91,6 +91,13 @@ def _kind(group: list[KindReport]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
     table.add_row("accelerators", f"{kind.accelerators}: {_nodes(kind.nodes)}")
     if kind.full is not None and kind.quick is not None:
+        table.add_row("times", escape(_times_from(kind)))
+        if kind.served is not None:
+            memory = kind.served.memory
+            taken = (
+                f"{memory.taken_bytes / BYTES_PER_GIB:.2f} of {memory.memory_bytes / BYTES_PER_GIB:.1f} GiB with its largest batch"
+            )
+            table.add_row("memory", taken)
         for label, text in _batches(kind.full, kind.quick):
             table.add_row(label, text)
     else:
@@ -109,6 +116,15 @@ def _kind(group: list[KindReport]) -> Table:
             full = f", {each.usd_per_1k_requests:.4g} USD per 1,000 requests in full batches"
         table.add_row(escape(f"price on {each.pool}"), f"{each.usd_per_hour:,.4f} USD/h{full}")
     return table
+
+
+def _times_from(kind: KindReport) -> str:
+    """Say where the times of a batcher come from, and how far they can be trusted."""
+    served = kind.served
+    if served is None:
+        return f"of the scenario, {kind.validity}"
+    band = f"90 % within {served.fit.error_band:.0%}"
+    return f"roofline of {served.model.name} in {served.dtype}, {kind.validity} ({served.fit.name}), {band}"
 
 
 def _batches(full: BatchSheet, quick: BatchSheet) -> Iterator[tuple[str, str]]:

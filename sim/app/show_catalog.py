@@ -129,12 +129,26 @@ def _step_numbers(kind: ReplicaKind) -> Iterator[tuple[str, float, str]]:
 
 
 def _batcher_numbers(about: str, kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
-    """What a batcher's user has measured, and the power of the accelerator with the uses that they say."""
-    step, most = kind.step, len(kind.step.tokens_fx) - 1
+    """What a batcher's user has measured or the roofline of a model says, and the power of the accelerator then."""
+    step, most, served = kind.step, len(kind.step.tokens_fx) - 1, kind.served
+    source = SCENARIO
+    if served is not None:
+        row = served.fit.provenance
+        source = f"roofline of {served.model.name} in {served.dtype}, batch fit {served.fit.name}: {row.source}, {row.date}"
     for items in sorted({1, *(2**power for power in range(most.bit_length())), most}):
-        yield Number(about, f"batch of {items}", step.tokens_fx[items] / ONE_NS_FX, "ns", SCENARIO, "assumed")
+        yield Number(about, f"batch of {items}", step.tokens_fx[items] / ONE_NS_FX, "ns", source, step.validity)
     power = resolved.pools[kind.pool].accelerator.power.provenance
     yield _row(about, "step base_w", step.base_w, "W", power)
-    yield _row(about, "energy of an item above", step.tokens_j[1], "J", power)
+    yield _row(about, "energy of a batch of one above", step.tokens_j[1], "J", power)
     yield Number(about, "front end", kind.front_end_s, "s", SCENARIO, "assumed")
-    yield Number(about, "weights", kind.weight_bytes / 1e9, "GB", SCENARIO, "assumed")
+    if served is None:
+        yield Number(about, "weights", kind.weight_bytes / 1e9, "GB", SCENARIO, "assumed")
+        return
+    model = served.model
+    yield Number(about, "90 % band of batch times", 100 * served.fit.error_band, "%", source, step.validity)
+    for name, value, unit in (
+        ("operations of an item", model.flops_per_item / 1e9, "GFLOP"),
+        ("weights", kind.weight_bytes / 1e9, "GB"),
+        ("memory with the largest batch", served.memory.taken_bytes / 1e9, "GB"),
+    ):
+        yield _row(about, name, value, unit, model.provenance)

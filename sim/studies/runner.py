@@ -104,7 +104,8 @@ def _fleet(world: World, deployment: str) -> dict[str, object]:
 
 
 def _step_model(kind: ReplicaKind) -> dict[str, object]:
-    source = "scenario" if kind.fit is None else kind.fit.provenance.source
+    fit = kind.fit if kind.served is None else kind.served.fit
+    source = "scenario" if fit is None else fit.provenance.source
     return {"validity": kind.step.validity, "fit": source, "kv_tokens": kind.kv_tokens}
 
 
