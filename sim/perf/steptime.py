@@ -161,18 +161,26 @@ class StepModel:
         constant, slope, _ = self.piece(n, n_out, s_twice, context, decoding)
         return constant + slope * context
 
+    def tokens_energy_j(self, n: int) -> float:
+        """Return the energy of n tokens above the base power, without attention and contexts."""
+        last = len(self.tokens_j) - 1
+        return self.tokens_j[n] if n <= last else self.tokens_j[last] + (n - last) * self.token_j
+
+    def sampled_energy_j(self, n_out: int) -> float:
+        """Return the energy of sampling n_out sequences above the base power."""
+        last = len(self.sampled_j) - 1
+        return self.sampled_j[n_out] if n_out <= last else self.sampled_j[last] + (n_out - last) * self.sequence_j
+
     def step_j(self, step_fx: int, n: int, n_out: int, s_twice: int, context: int, decoding: int = 0) -> float:
         """Return the energy of one step of so long in joules, clipped at the power limit.
 
         Source of the form: utilisation model of power, P/TDP = min(1, base + memory + compute terms), times T.
         """
         seconds = step_fx * (1e-9 / ONE_NS_FX)
-        last, most = len(self.tokens_j) - 1, len(self.sampled_j) - 1
-        tokens_j = self.tokens_j[n] if n <= last else self.tokens_j[last] + (n - last) * self.token_j
-        sampled_j = self.sampled_j[n_out] if n_out <= most else self.sampled_j[most] + (n_out - most) * self.sequence_j
         piece, _ = self.context_piece(decoding, context)
         context_j = piece.offset_j + piece.slope_j * context
-        used = self.base_w * seconds + tokens_j + sampled_j + self.attention_j * (0.5 * s_twice) + context_j
+        sizes_j = self.tokens_energy_j(n) + self.sampled_energy_j(n_out)
+        used = self.base_w * seconds + sizes_j + self.attention_j * (0.5 * s_twice) + context_j
         limit = self.tdp_w * seconds
         return used if used < limit else limit
 

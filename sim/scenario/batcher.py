@@ -34,6 +34,8 @@ LLM_SETTINGS = (
     "watermark_tokens",
     "kv_tokens",
     "backlog_seats",
+    "perf",
+    "step_table",
 )
 
 

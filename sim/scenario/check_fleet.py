@@ -10,8 +10,10 @@ from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.memory import kv_capacity
 from sim.perf.roofline import KV_BYTES, check_parallel
+from sim.perf.table_reader import read_step_table
 from sim.scenario.batcher import check_fits, check_model, check_no_llm_settings
-from sim.scenario.model import Deployment, Pool, Scenario
+from sim.scenario.model import STEP_TIMES, TABLE, Deployment, Pool, Scenario
+from sim.scenario.optimizations import Optimizations
 
 MOST_SEATS = 65_536
 MOST_STEP_TOKENS = 4_194_304
@@ -34,6 +36,7 @@ def check_deployment(path: str, deployment: Deployment, pools: Mapping[str, Pool
         model = catalog.get("models", deployment.model, f"{path}.model", problems)
         engine = catalog.get("engines", deployment.engine, f"{path}.engine", problems)
         sound = _check_settings(path, deployment, model, problems)
+        _check_step_times(path, deployment, problems)
     else:
         _check_batcher(path, deployment, pools, catalog, problems)
     _check_life(path, deployment, problems)
@@ -85,6 +88,26 @@ def _check_settings(path: str, deployment: Deployment, model: Model | None, prob
     most_stages = MOST_STAGES if model is None else model.layers
     problems.check(1 <= stages <= most_stages, f"{path}.pipeline_parallel", stages, "is out of range", f"1 to {most_stages}")
     return sound
+
+
+def _check_step_times(path: str, deployment: Deployment, problems: Problems) -> None:
+    """Check where step times come from, and read the table."""
+    table = deployment.step_table
+    if not problems.check(deployment.perf in STEP_TIMES, f"{path}.perf", deployment.perf, "is no such thing", choices=STEP_TIMES):
+        return
+    if deployment.perf != TABLE:
+        message = "is set, but step times come from the roofline"
+        problems.check(not (table.path or table.where), f"{path}.step_table", table.path or table.where, message, "perf: table")
+        return
+    stages = deployment.pipeline_parallel
+    message = "with a table of step times: what stages hand over to each other is not in it"
+    problems.check(stages == 1, f"{path}.pipeline_parallel", stages, message, "1")
+    asked, plain = deployment.optimizations, Optimizations()
+    for name in ("sparsity_2_4", "speculative", "flash_attention"):
+        value, message = getattr(asked, name), "changes the time of steps, which the table says: measure with it"
+        problems.check(value == getattr(plain, name), f"{path}.optimizations.{name}", value, message, "unset")
+    if problems.check(bool(table.path), f"{path}.step_table.path", table.path, "names no file", "a CSV file of step times"):
+        read_step_table(table.path, table.where, f"{path}.step_table", problems)
 
 
 def _check_life(path: str, deployment: Deployment, problems: Problems) -> None:

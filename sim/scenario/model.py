@@ -22,6 +22,8 @@ ENGINES = ("compiled", "reference")
 PURCHASE_OPTIONS = ("on_demand", "spot")
 FAILURES = ("crash", "no_capacity")
 TIMEOUTS = ("abandon", "wait")
+ROOFLINE, TABLE = "roofline", "table"
+STEP_TIMES = (ROOFLINE, TABLE)
 
 
 @dataclass
@@ -101,6 +103,20 @@ class Service:
 
 
 @dataclass
+class StepTable:
+    """A table of measured or exported step times.
+
+    Parameters
+    ----------
+    path : of a CSV file in a layout of `sim.perf.table_reader`. where : column -> value of the rows that are meant, where the file
+        holds several models, accelerators or settings.
+    """
+
+    path: str = ""
+    where: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Deployment:
     """A model with engine settings that replicas instantiate.
 
@@ -116,6 +132,7 @@ class Deployment:
     kv_tokens : measured KV capacity; None computes it from memory.
     optimizations : what is done to the model beside its types.
     backlog_seats : most requests of batch jobs in a step; None for no bound of their own, 0 for none at all.
+    perf : where step times come from: "roofline" (the catalog) or "table" (`step_table`).
     autoscaler : how many replicas. pools : pools its nodes may come from, in this order. placement : how many in each of them.
     drain_grace_s : a draining replica is killed after so long; None waits until its last request is done.
     start : "ready" (the first replicas are up at the start) or "cold".
@@ -137,6 +154,8 @@ class Deployment:
     kv_tokens: int | None = None
     optimizations: Optimizations = field(default_factory=Optimizations)
     backlog_seats: int | None = None
+    perf: str = ROOFLINE
+    step_table: StepTable = field(default_factory=StepTable)
     autoscaler: Autoscaler = field(default_factory=Static)
     pools: list[str] = field(default_factory=list)
     placement: Placement = field(default_factory=InOrder)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
 from sim.domain.models import Model
+from sim.errors import Problems
 from sim.perf.memory import KvCapacity
 from sim.perf.serving import Host, Serving, serving_bytes, serving_memory, serving_step
-from sim.perf.steptime import StepModel
+from sim.perf.steptime import LONGEST_TABLE, StepModel
+from sim.perf.table import table_step_model
+from sim.perf.table_reader import read_step_table
 from sim.policies.placement import SPOT
 from sim.scenario.batcher import ServedModel
-from sim.scenario.model import ColdStart, Deployment, Pool, Scenario, StageTime
+from sim.scenario.model import TABLE, ColdStart, Deployment, Pool, Scenario, StageTime
 
 NODE_STAGES = ("pending", "booting", "pulling")
 REPLICA_STAGES = ("loading", "warming")
@@ -66,6 +69,15 @@ class ReplicaKind:
     weight_bytes: float
     stages_s: dict[str, tuple[float, float]]
     served: ServedModel | None = None
+
+    @property
+    def step_source(self) -> str:
+        """Where its step times come from."""
+        if self.config.perf == TABLE:
+            return f"table {self.config.step_table.path}"
+        if self.fit is None:
+            return "scenario"
+        return f"fit {self.fit.name}: {self.fit.provenance.source}, {self.fit.provenance.date}"
 
     @property
     def max_model_len(self) -> int | None:
@@ -152,11 +164,29 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
     fit = host.fit_of(deployment.weight_dtype)
     memory = serving_memory(serving, host) if deployment.kv_tokens is None else None
     step = serving_step(serving, host)
+    if deployment.perf == TABLE:
+        step = _by_table(step, deployment, pool.accelerator, engine)
     kv_tokens = deployment.kv_tokens if memory is None else memory.tokens
     assert kv_tokens is not None
     load_bytes = serving_bytes(serving)
     stages_s = _stages_s(pool, catalog, load_bytes)
     return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, load_bytes, stages_s)
+
+
+def _by_table(base: StepModel, deployment: Deployment, accelerator: Accelerator, engine: Engine) -> StepModel:
+    """Return the step model of a deployment from its table; `base` knows what the table does not."""
+    problems, table = Problems(), deployment.step_table
+    rows = read_step_table(table.path, table.where, f"{deployment.model}.step_table", problems)
+    problems.raise_if_any()
+    return table_step_model(
+        base,
+        rows,
+        engine,
+        accelerators=deployment.accelerators,
+        idle_w=accelerator.idle_w,
+        tokens=min(deployment.max_num_batched_tokens, LONGEST_TABLE),
+        sequences=deployment.max_num_seqs,
+    )
 
 
 def serving_of(deployment: Deployment, model: Model, catalog: Catalog) -> Serving:

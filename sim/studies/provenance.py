@@ -74,6 +74,7 @@ def input_hashes(world: World) -> dict[str, str]:
     for choice in choices:
         if not type(choice).__module__.startswith("sim."):
             files.add(inspect.getsourcefile(type(choice)) or "")
+    files |= {deployment.step_table.path for deployment in scenario.deployments.values()}
     for path in files - {""}:
         hashes[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return dict(sorted(hashes.items()))

@@ -34,6 +34,20 @@ MUTANTS = [
     ("highest index at ties", "kernel_parts", "(m[tree + 2 * node] != least)", "(m[tree + 2 * node + 1] == least)"),
     ("late deadline", "kernel_queues", "m[NOW_NS] > m[q + Q_DEADLINE_NS]", "m[NOW_NS] >= m[q + Q_DEADLINE_NS]"),
     ("admission after a preemption", "kernel_batching", "if preempted or budget <= 0", "if budget <= 0"),
+    (
+        "no cut at a knot",
+        "kernel_batching",
+        "            steps = min(steps, steps_to_knot(m, r, decoding, m[r + R_CONTEXT]))\n",
+        "",
+    ),
+    ("a knot too late", "kernel_steps", "while place < last and context >= m[", "while place < last and context > m["),
+    ("the last table entry for ever", "kernel_steps", "max(more, 0) * m[s + S_TOKEN_FX]", "0"),
+    (
+        "energy of the first piece",
+        "kernel_steps",
+        "    piece = tables + m[r + R_PIECE]\n",
+        "    piece = tables + m[s + S_CONTEXTS]\n",
+    ),
     ("fraction dropped", "kernel_steps", "m[r + R_FRACTION_FX] = end_fx & FRACTION_MASK", "m[r + R_FRACTION_FX] = 0"),
     (
         "no cut for one that others make way for",
