@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sim.catalog.loader import Catalog
@@ -14,6 +14,8 @@ from sim.perf.roofline import WEIGHT_TYPES
 PIPELINE_STAGES = (2, 4, 8, 16, 32)
 # Seats and token budgets below these make no sensible server; more of either is given up only for that.
 LEAST_SEATS = 8
+# The cloud of machines that are bought: they are no remedy for tomorrow.
+OWN = "own"
 LEAST_STEP_TOKENS = 512
 
 
@@ -39,6 +41,7 @@ class ServingSetup:
 
 
 Fits = Callable[[ServingSetup], bool]
+Changes = dict[str, str | int]
 
 
 def tensor_parallel_degrees(model: Model, accelerator: Accelerator) -> tuple[int, ...]:
@@ -76,19 +79,25 @@ def serving_remedies(
     Texts of the form `key=value` or `key=value key=value`, then accelerators.
     """
     types = list(_lighter_types(given, engine, catalog))
-    degrees = [
-        degree
-        for degree in tensor_parallel_degrees(model, given.accelerator)
-        if degree > given.tensor_parallel and degree <= (most_tensor_parallel or degree)
-    ]
+    larger = [degree for degree in tensor_parallel_degrees(model, given.accelerator) if degree > given.tensor_parallel]
+    degrees = [degree for degree in larger if degree <= (most_tensor_parallel or degree)]
     stages = [count for count in PIPELINE_STAGES if given.pipeline_parallel < count <= model.layers]
     found = [f"weight_dtype={name}" for name in types if fits(replace(given, weight_dtype=name))]
-    found += _first(degrees, "tensor_parallel", given, fits)
-    found += _smaller_steps(given, fits)
-    found += _first(stages, "pipeline_parallel", given, fits)
+    machines = _machines(larger, degrees, given.accelerator, catalog)
+    found += _changed([{"tensor_parallel": degree} for degree in machines], machines, given, fits)
     if not found:
-        found += _pair("weight_dtype", types, "tensor_parallel", degrees, given, fits)
-        found += _pair("tensor_parallel", degrees[-1:], "pipeline_parallel", stages, given, fits)
+        pairs: list[Changes] = [{"weight_dtype": name, "tensor_parallel": degree} for name in types for degree in machines]
+        found += _changed(pairs, machines, given, fits)
+    found += _smaller_steps(given, fits)
+    found += _changed([{"pipeline_parallel": count} for count in stages], machines, given, fits)
+    if not found:
+        widest = degrees[-1:] or [given.tensor_parallel]
+        found += _changed(
+            [{"tensor_parallel": degree, "pipeline_parallel": count} for degree in widest for count in stages],
+            machines,
+            given,
+            fits,
+        )
     bigger = _bigger_accelerator(model, engine, given, fits, catalog)
     needed = (
         f"an accelerator that exposes at least {least_gib:.1f} GiB ({given.accelerator.name}: {given.accelerator.usable_gib:g})"
@@ -108,17 +117,24 @@ def _has_step_times(accelerator: str, engine: Engine, weight_dtype: str, catalog
     return catalog.fit(accelerator, engine, weight_dtype, "", Problems()) is not None
 
 
-def _first(values: list[int], key: str, given: ServingSetup, fits: Fits) -> list[str]:
-    """Return the first value of a setting that fits, as a list of at most one text."""
-    return next(([f"{key}={value}"] for value in values if fits(replace(given, **{key: value}))), [])  # type: ignore[arg-type]
+def _machines(larger: list[int], within: list[int], accelerator: Accelerator, catalog: Catalog | None) -> dict[int, str]:
+    """Return the degrees to try, each with the machine that it needs beyond the given one: "" for none."""
+    found = dict.fromkeys(within, "")
+    if catalog is None:
+        return found
+    for degree in larger:
+        machine = cheapest_instance(accelerator.name, degree, catalog)
+        if degree not in found and machine is not None:
+            found[degree] = f" on a machine with as many, for instance {machine.name}"
+    return found
 
 
-def _pair(first: str, firsts: list[str] | list[int], second: str, seconds: list[int], given: ServingSetup, fits: Fits) -> list[str]:
-    """Return the first pair of changes that fits, as a list of at most one text."""
-    for one in firsts:
-        for other in seconds:
-            if fits(replace(given, **{first: one, second: other})):  # type: ignore[arg-type]
-                return [f"{first}={one} {second}={other}"]
+def _changed(candidates: Sequence[Changes], machines: Mapping[int, str], given: ServingSetup, fits: Fits) -> list[str]:
+    """Return the first of several changes that fits, as a list of at most one text."""
+    for changes in candidates:
+        if fits(replace(given, **changes)):  # type: ignore[arg-type]
+            typed = " ".join(f"{key}={value}" for key, value in changes.items())
+            return [typed + machines.get(int(changes.get("tensor_parallel", 0)), "")]
     return []
 
 
@@ -163,7 +179,7 @@ def _bigger_accelerator(model: Model, engine: Engine, given: ServingSetup, fits:
 
 
 def cheapest_instance(accelerator: str, at_least: int, catalog: Catalog) -> InstanceType | None:
-    """Return the machine with at least so many of an accelerator that has the lowest latest price, or None.
+    """Return the machine to rent with at least so many of an accelerator that has the lowest latest price, or None.
 
     Examples
     --------
@@ -175,6 +191,9 @@ def cheapest_instance(accelerator: str, at_least: int, catalog: Catalog) -> Inst
     priced = [
         (min(float(prices[-1].usd_per_hour) for prices in instance.on_demand.values()), instance.name)
         for instance in catalog.instances.values()
-        if instance.accelerator == accelerator and instance.accelerators >= at_least and instance.on_demand
+        if instance.accelerator == accelerator
+        and instance.accelerators >= at_least
+        and instance.cloud != OWN
+        and instance.on_demand
     ]
     return catalog.instances[min(priced)[1]] if priced else None

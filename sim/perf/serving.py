@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sim.catalog.loader import Catalog
 from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.perf.compression import Pruning, artifact_bytes, share_2_4
-from sim.perf.memory import KvCapacity, kv_bytes_per_token, kv_capacity, weight_bytes
+from sim.perf.memory import REFERENCE_TOKENS, KvCapacity, kv_bytes_per_token, kv_capacity, weight_bytes
 from sim.perf.roofline import WEIGHT_TYPES, step_model
 from sim.perf.speculation import Speculation, speculative_step
 from sim.perf.steptime import StepModel
@@ -59,7 +60,8 @@ class Host:
     ----------
     fit_of : weight type -> fitted efficiencies of the engine's kernels on the accelerator.
     tensor_parallel, pipeline_parallel : accelerators of a stage, and stages. max_num_seqs, max_num_batched_tokens : of a step.
-    max_model_len : longest prompt and output; None for the model's.
+    max_model_len : longest prompt and output; None for the model's. kv_reference_tokens : see `sim.perf.memory.kv_capacity`.
+    catalog, most_tensor_parallel : for what would make it fit, see `sim.perf.remedies.serving_remedies`.
     """
 
     accelerator: Accelerator
@@ -70,6 +72,9 @@ class Host:
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     max_model_len: int | None = None
+    kv_reference_tokens: int = REFERENCE_TOKENS
+    catalog: Catalog | None = None
+    most_tensor_parallel: int | None = None
 
 
 def serving_fit(serving: Serving, host: Host) -> StepFit:
@@ -146,6 +151,9 @@ def serving_memory(serving: Serving, host: Host) -> KvCapacity:
         pipeline_parallel=host.pipeline_parallel,
         max_num_batched_tokens=host.max_num_batched_tokens,
         max_num_seqs=host.max_num_seqs,
+        kv_reference_tokens=host.kv_reference_tokens,
+        catalog=host.catalog,
+        most_tensor_parallel=host.most_tensor_parallel,
     )
     weights = capacity.weight_bytes + _more_weights(serving, host)
     activations = capacity.activation_bytes + score_bytes(serving, host)
@@ -183,7 +191,8 @@ def _draft_kv_bytes(serving: Serving, host: Host) -> float:
     draft = None if serving.speculation is None else serving.speculation.draft
     if draft is None:
         return 0.0
-    return kv_bytes_per_token(draft, kv_dtype=serving.kv_dtype, tensor_parallel=host.tensor_parallel) / host.pipeline_parallel
+    settings = {"tensor_parallel": host.tensor_parallel, "context_tokens": host.kv_reference_tokens}
+    return kv_bytes_per_token(draft, kv_dtype=serving.kv_dtype, **settings) / host.pipeline_parallel
 
 
 def score_bytes(serving: Serving, host: Host) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from sim.perf.memory import REFERENCE_TOKENS
 from sim.policies.autoscalers.static import Static
 from sim.policies.base import Autoscaler
 from sim.policies.placement import InOrder, Placement
@@ -130,6 +131,8 @@ class Deployment:
     max_outstanding : most requests waiting and running on a replica; None for 2 x max_num_seqs (no bound with a batcher), 0 for no
         bound.
     kv_tokens : measured KV capacity; None computes it from memory.
+    kv_reference_tokens : length of the sequences for which layers with a sliding window are counted when it is computed; of no
+        matter for models without. Shorter sequences take more of the cache than is counted, longer ones less.
     optimizations : what is done to the model beside its types.
     backlog_seats : most requests of batch jobs in a step; None for no bound of their own, 0 for none at all.
     perf : where step times come from: "roofline" (the catalog) or "table" (`step_table`).
@@ -152,6 +155,7 @@ class Deployment:
     watermark_tokens: int = 1
     max_outstanding: int | None = None
     kv_tokens: int | None = None
+    kv_reference_tokens: int = REFERENCE_TOKENS
     optimizations: Optimizations = field(default_factory=Optimizations)
     backlog_seats: int | None = None
     perf: str = ROOFLINE

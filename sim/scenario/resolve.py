@@ -194,8 +194,15 @@ def serving_of(deployment: Deployment, model: Model, catalog: Catalog) -> Servin
     return deployment.optimizations.applied(model, deployment.weight_dtype, deployment.kv_dtype, catalog)
 
 
-def host_of(deployment: Deployment, accelerator: Accelerator, engine: Engine, catalog: Catalog) -> Host:
-    """Return where replicas of a deployment run, and with which settings."""
+def host_of(
+    deployment: Deployment, accelerator: Accelerator, engine: Engine, catalog: Catalog, most_tensor_parallel: int | None = None
+) -> Host:
+    """Return where replicas of a deployment run, and with which settings.
+
+    Parameters
+    ----------
+    most_tensor_parallel : accelerators of the machine, for what would make a model fit; None for no limit.
+    """
     return Host(
         accelerator,
         engine,
@@ -205,6 +212,9 @@ def host_of(deployment: Deployment, accelerator: Accelerator, engine: Engine, ca
         max_num_seqs=deployment.max_num_seqs,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_model_len=deployment.max_model_len,
+        kv_reference_tokens=deployment.kv_reference_tokens,
+        catalog=catalog,
+        most_tensor_parallel=most_tensor_parallel,
     )
 
 
@@ -212,6 +222,11 @@ def _stages_s(pool: ResolvedPool, catalog: Catalog, load_bytes: float) -> dict[s
     """Return the stages of a replica on a fresh node: those of the node, then its own."""
     own = {stage: _stage_s(stage, pool.config.cold_start, catalog, load_bytes) for stage in REPLICA_STAGES}
     return {**pool.stages_s, **own}
+
+
+def loading_s(pool: ResolvedPool, catalog: Catalog, load_bytes: float) -> float:
+    """Return the median time to load so many bytes of weights on a machine of a pool."""
+    return _stage_s("loading", pool.config.cold_start, catalog, load_bytes)[0]
 
 
 def _stage_s(stage: str, cold_start: ColdStart, catalog: Catalog, moved_bytes: float) -> tuple[float, float]:

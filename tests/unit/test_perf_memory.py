@@ -239,6 +239,7 @@ def test_remedies_name_accelerators_and_machines_and_only_types_with_step_times(
     llama, h100 = CATALOG.models["llama-3.1-70b"], CATALOG.accelerators["h100-sxm"]
     found = kv_capacity(llama, h100, VLLM, **settings, catalog=CATALOG, most_tensor_parallel=1).remedies  # type: ignore[arg-type]
     assert "tensor_parallel=2" not in found  # the machine has one
+    assert any(text.startswith("tensor_parallel=2 on a machine with as many, for instance ") for text in found)
     assert {text.partition("=")[2] for text in found if text.startswith("weight_dtype")} <= {
         key.split("/")[2] for key in CATALOG.fits if key.startswith("h100-sxm/vllm/")
     }
