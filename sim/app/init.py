@@ -12,10 +12,9 @@ from typing import Any
 
 from sim.app.sheet import CapacityReport, capacity_report
 from sim.catalog.loader import Catalog, load_catalog
-from sim.domain.hardware import InstanceType
+from sim.domain.hardware import Accelerator, InstanceType
 from sim.errors import InputError, Problem, Problems
 from sim.perf.capacity import CapacitySheet
-from sim.perf.roofline import TENSOR_PARALLEL
 from sim.registry import registered
 from sim.scenario import Deployment, Pool, Scenario, Service, Slo
 from sim.scenario.check import check
@@ -159,7 +158,7 @@ def _best(wanted: Init, name: str, instance: InstanceType, catalog: Catalog) -> 
     """Return the cheapest split within the targets; smaller engine sizes and gangs are for what fits no other way."""
     seen: list[_Split] = []
     first: InputError | None = None
-    for group in _splits(instance):
+    for group in _splits(instance, catalog.accelerators[instance.accelerator]):
         for settings in group:
             scenario = _scenario(wanted, name, settings, _pool(wanted, instance))
             try:
@@ -193,9 +192,9 @@ def _split(scenario: Scenario, wanted: Init) -> _Split:
     return _Split(scenario, report, replicas, math.ceil(replicas * kind.nodes) * report.pools[0].usd_per_hour)
 
 
-def _splits(instance: InstanceType) -> Iterator[list[dict[str, int]]]:
+def _splits(instance: InstanceType, accelerator: Accelerator) -> Iterator[list[dict[str, int]]]:
     """Yield groups of splits, those to be tried first: all of one machine or less, then gangs of machines; then smaller sizes."""
-    degrees = [degree for degree in TENSOR_PARALLEL if degree <= instance.accelerators]
+    degrees = [degree for degree in accelerator.degrees if degree <= instance.accelerators]
     for seats, budget in SIZES:
         for stages in STAGES:
             yield [

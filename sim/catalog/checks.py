@@ -5,12 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sim.domain.hardware import Accelerator
 from sim.domain.models import Model
 from sim.domain.training import TrainingEfficiency
 from sim.errors import Problems
 
 # Published totals are rounded, count a vision tower or leave biases out; a wrong width is off by far more.
 PARAMETERS_TOLERANCE = 0.02
+# Half the bits are at most twice the arithmetic, a little more where a data sheet rounds; B300 has three times as much fp4 as fp8,
+# and GeForce cards add up bf16 at half speed, so that int8 is four times it. A figure with 2:4 sparsity beside a dense one makes more.
+MOST_GAIN = (("fp8", "bf16", 2.1), ("int8", "bf16", 4.2), ("fp4", "fp8", 3.2), ("bf16", "tf32", 2.1))
+
+
+def check_accelerator(row: Accelerator, path: str, problems: Problems) -> None:
+    """Record what in an accelerator contradicts itself: memory, link, power, arithmetic, pods.
+
+    Parameters
+    ----------
+    path : dotted path of the row, the start of the problems' paths.
+    """
+    problems.check(row.usable_gib <= row.memory_gib, f"{path}.usable_gib", row.usable_gib, "more than memory_gib")
+    linked = (row.link == "none") == (row.link_gb_per_s == 0)
+    problems.check(linked, f"{path}.link_gb_per_s", row.link_gb_per_s, f"does not go with link {row.link}", "above 0, 0 for none")
+    problems.check(row.tdp_w > 0, f"{path}.tdp_w", row.tdp_w, "out of range", "above 0")
+    problems.check(row.idle_w <= row.tdp_w, f"{path}.idle_w", row.idle_w, "more than tdp_w")
+    problems.check(row.min_power_w <= row.tdp_w, f"{path}.min_power_w", row.min_power_w, "more than tdp_w")
+    peaks = row.dense_tflops
+    for dtype, peak in peaks.items():
+        problems.check(peak > 0, f"{path}.dense_tflops.{dtype}", peak, "out of range", "above 0")
+    for dtype, wider, gain in MOST_GAIN:
+        if dtype in peaks and wider in peaks:
+            most, message = gain * peaks[wider], f"more than {gain:g} times {wider}: a figure with sparsity?"
+            problems.check(peaks[dtype] <= most, f"{path}.dense_tflops.{dtype}", peaks[dtype], message, f"at most {most:g}")
+    degrees = row.degrees
+    in_order = degrees[0] == 1 and list(degrees) == sorted(set(degrees))
+    problems.check(in_order, f"{path}.tensor_parallel", list(degrees), "must rise from 1")
+    inside = row.largest_job <= row.pod_accelerators
+    problems.check(inside, f"{path}.largest_job", row.largest_job, "more than pod_accelerators", f"0 to {row.pod_accelerators}")
 
 
 def check_model(row: Model, path: str, problems: Problems) -> None:

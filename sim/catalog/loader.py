@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.catalog.batch_checks import accelerator_class, check_batch_fit, check_batch_model
-from sim.catalog.checks import check_model, check_training_efficiency
+from sim.catalog.checks import check_accelerator, check_model, check_training_efficiency
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
 from sim.domain.batch_models import BatchFit, BatchModel
 from sim.domain.hardware import Accelerator, ColdStart, Engine, Grid, InstanceType, PowerFit, Provenance, StepFit
@@ -40,7 +40,9 @@ KINDS: dict[str, type[Any]] = {
 }
 FILES = (
     "accelerators",
+    "accelerators_other",
     "instances",
+    "instances_other",
     "models",
     "models_qwen_gemma",
     "models_moe",
@@ -280,7 +282,7 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         problems.check(key in sections[table], f"{path}{where}", key, f"no such row in {table}", choices=sections[table])
 
     if isinstance(row, Accelerator):
-        problems.check(row.usable_gib <= row.memory_gib, f"{path}.usable_gib", row.usable_gib, "more than memory_gib")
+        check_accelerator(row, path, problems)
     elif isinstance(row, InstanceType):
         exists("accelerators", row.accelerator, ".accelerator")
         for region, prices in row.on_demand.items():

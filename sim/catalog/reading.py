@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from sim.domain.hardware import Provenance
+from sim.domain.hardware import DEGREES_BY_LINK, Provenance
 from sim.errors import Problems
 from sim.units import nano_usd
 
@@ -21,7 +21,7 @@ CHOICES = {
     "confidence": CONFIDENCES,
     "validity": ("fitted", "transferred", "assumed"),
     "stage": ("pending", "booting", "pulling", "loading", "warming"),
-    "link": ("nvlink", "pcie"),
+    "link": tuple(DEGREES_BY_LINK),
 }
 POSITIVE = {
     "accelerators",
@@ -39,7 +39,6 @@ POSITIVE = {
     "kernel_scale",
     "kv_heads",
     "layers",
-    "link_gb_per_s",
     "memory_gib",
     "pue",
     "usable_gib",

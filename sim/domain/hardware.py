@@ -37,17 +37,39 @@ class PowerFit:
     provenance: Provenance
 
 
+# Tensor-parallel degrees of a server by its link: powers of two over NVLink, up to four cards over PCIe (eight are not modelled).
+DEGREES_BY_LINK: dict[str, tuple[int, ...]] = {
+    "nvlink": (1, 2, 4, 8),
+    "pcie": (1, 2, 4),
+    "ici": (1, 4, 8, 16, 32, 64, 128, 256),
+    "neuronlink": (1, 2, 4, 8, 16),
+    "none": (1,),
+}
+
+
 @dataclass(frozen=True)
 class Accelerator:
     """One accelerator; decimal units for speed (1e12 FLOP/s, 1e9 B/s), GiB for memory.
 
     Parameters
     ----------
-    dense_tflops : peak dense TFLOP/s by arithmetic type ("bf16", "fp8", "int8", "fp4").
+    dense_tflops : peak dense TFLOP/s by arithmetic type ("bf16", "fp8", "int8", "fp4"), never with sparsity.
     memory_gib : memory on the label; `usable_gib` : what the driver exposes.
-    bandwidth_gb_per_s : memory bandwidth. link_gb_per_s : interconnect per direction. link : "nvlink" or "pcie".
+    bandwidth_gb_per_s : memory bandwidth. link_gb_per_s : interconnect per direction, all links of one accelerator together.
+    link : key of `DEGREES_BY_LINK`; "none" for a computer of its own.
     tdp_w, idle_w : board limit, and drawn with a model loaded and nothing to do.
+    min_power_w : lowest board limit that can be set; 0 where it is not known.
     power : power while stepping.
+    tensor_parallel : degrees it can be split to; empty takes those of its link.
+    pod_accelerators : accelerators that its link joins beyond one machine; 0 where the link ends at the machine.
+    largest_job : most accelerators of a pod that one replica or one training job may have; 0 for no limit but the pod's.
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> v5p = load_catalog().accelerators["tpu-v5p"]
+    >>> v5p.pod_accelerators, v5p.largest_job, v5p.degrees[:4]
+    (8960, 6144, (1, 4, 8, 16))
     """
 
     name: str
@@ -61,6 +83,21 @@ class Accelerator:
     idle_w: float
     power: PowerFit
     provenance: Provenance
+    min_power_w: float = 0.0
+    tensor_parallel: tuple[int, ...] = ()
+    pod_accelerators: int = 0
+    largest_job: int = 0
+    notes: str = field(default="")
+
+    @property
+    def degrees(self) -> tuple[int, ...]:
+        """Tensor-parallel degrees that a replica may have."""
+        return self.tensor_parallel or DEGREES_BY_LINK[self.link]
+
+    @property
+    def most_in_one_job(self) -> int:
+        """Most accelerators of one replica or training job; 0 where nothing limits it."""
+        return self.largest_job or self.pod_accelerators
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ WEIGHT_TYPES: dict[str, tuple[float, str]] = {
     "nvfp4": (0.5625, "fp4"),
 }
 KV_BYTES = {"bf16": 2, "fp8": 1}
-TENSOR_PARALLEL = (1, 2, 4, 8)
 # Share of the link's bandwidth that an all-reduce gets over PCIe; 8 cards are not modelled
 # (research note on hardware, read 2026-11-23, fitted on L40S).
 PCIE_LINK_SHARE = {1: 1.0, 2: 1.0, 4: 0.33}
@@ -66,8 +65,7 @@ def check_parallel(
         message = f"{accelerator.name} has no such arithmetic"
         problems.check(weight_dtype in has, f"{path}.weight_dtype", weight_dtype, message, ", ".join(has))
     problems.check(kv_dtype in KV_BYTES, f"{path}.kv_dtype", kv_dtype, "not a type of the KV cache", choices=KV_BYTES)
-    degrees = PCIE_LINK_SHARE if accelerator.link == "pcie" else TENSOR_PARALLEL
-    splits = [degree for degree in degrees if model.heads % degree == 0]
+    splits = [degree for degree in accelerator.degrees if model.heads % degree == 0]
     message = f"cannot split {model.name} over {accelerator.link} like this"
     allowed = ", ".join(str(degree) for degree in splits)
     problems.check(tensor_parallel in splits, f"{path}.tensor_parallel", tensor_parallel, message, allowed)

@@ -166,8 +166,14 @@ def _check_on_instance(
     if len(problems) == before:
         catalog.fit(accelerator.name, engine, deployment.weight_dtype, f"{path}.weight_dtype", problems)
     degree = deployment.tensor_parallel
-    message = f"more than the accelerators of {instance.name}"
-    problems.check(degree <= instance.accelerators, f"{path}.tensor_parallel", degree, message, f"at most {instance.accelerators}")
+    together = max(instance.accelerators, accelerator.pod_accelerators)
+    message = f"more than the accelerators of {'a pod' if accelerator.pod_accelerators else instance.name}"
+    problems.check(degree <= together, f"{path}.tensor_parallel", degree, message, f"at most {together}")
+    most = accelerator.most_in_one_job
+    if most:
+        message = f"{deployment.accelerators} accelerators in one replica: more than one job may have of a {accelerator.name} pod"
+        stages = deployment.pipeline_parallel
+        problems.check(deployment.accelerators <= most, f"{path}.pipeline_parallel", stages, message, f"{most} in all")
     sound = sound and len(problems) == before and deployment.pipeline_parallel >= 1
     if sound and deployment.kv_tokens is None and deployment.kv_dtype in KV_BYTES:
         _check_memory(path, deployment, model, engine, instance, catalog, problems)
