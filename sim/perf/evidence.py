@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sim.domain.hardware import Provenance
+from sim.domain.models import Model
 
 READ = "2026-11-23"
 
@@ -45,11 +46,12 @@ class OneOff:
     Parameters
     ----------
     gpu_hours : measured by the source on an A100. training_flops : to be divided by what an accelerator reaches in training.
-    provenance : source, date and confidence.
+    trained : the model that is trained, None where none is. provenance : source, date and confidence.
     """
 
     gpu_hours: float = 0.0
     training_flops: float = 0.0
+    trained: Model | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance("nothing to be done", READ, "assumed"))
 
 
@@ -85,6 +87,8 @@ QUANTIZED = {
         ),
     ),
 }
+# Experts of models that were trained in it lose nothing; others at least what they lose in the finer nvfp4 (from memory, assumed).
+QUANTIZED["mxfp4"] = replace(QUANTIZED["nvfp4"], provenance=Provenance("as nvfp4, whose scales are finer", READ, "assumed"))
 FP8_CACHE = Accuracy(
     -6.0,
     -1.0,

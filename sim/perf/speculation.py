@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sim.domain.models import Model
-from sim.perf.steptime import LONGEST_TABLE, Context, StepModel, fx
+from sim.perf.steptime import LONGEST_TABLE, ONE_NS_FX, Context, StepModel
 
 # Chance that a proposal is kept: low, usual, high (research note on hardware, section 7, read 2026-11-23, assumed).
 ACCEPTANCE = (0.6, 0.7, 0.8)
@@ -67,13 +67,13 @@ def speculative_step(
 
         T(B, C) = [T_model(n = B (k + 1), n_out = B (k + 1), C) + sum over i < k of T_draft(n = B, n_out = B, C + i B)] / E
 
-    less the engine's time for B k sequences that are none. What this is more or less than a step of the model alone stands in the
+    in which the engine's time is that of the B E tokens that are kept, not of the B (k + 1) that are checked. What this is more or less than a step of the model alone stands in the
     contexts' offsets, which may be below 0. Prompts are prefilled by both models.
 
     Parameters
     ----------
     target, draft : of the model and of its draft, None for proposals that cost nothing. seats : most sequences.
-    sequence_s : the engine's time for a sampled sequence, which is in `target` for each proposal.
+    sequence_s : the engine's time for a sampled token (sampling, text, streaming), which is in `target`.
 
     Examples
     --------
@@ -143,8 +143,8 @@ def _context(
     longer = decoding * proposals * (proposals - 1) // 2  # the sum over the draft's steps of what the context has grown by
     own, _ = target.context_piece(decoding, knot * decoding)
     small, _ = draft.context_piece(decoding, knot * decoding)
-    no_sequence = fx(sequence_s * 1e9) * decoding * proposals
-    check_fx = target.piece(checked, checked, 0, 0, 0)[0] + own.offset_fx - no_sequence
+    dropped = decoding * (proposals + 1 - speculation.tokens_per_step)
+    check_fx = target.piece(checked, checked, 0, 0, 0)[0] + own.offset_fx - round(dropped * sequence_s * 1e9 * ONE_NS_FX)
     draft_fx = draft.piece(decoding, decoding, 0, 0, 0)[0] + small.offset_fx
     alone_fx = step.piece(decoding, decoding, 0, 0, 0)[0]
     check_j = _tokens_j(target, checked) + _sampled_j(target, checked) + own.offset_j
