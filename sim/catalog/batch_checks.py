@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sim.domain.batch_models import DTYPES, FAMILIES, BatchFit, BatchModel
-from sim.domain.hardware import Accelerator
 from sim.errors import Problems
 
 CLASSES = ("gpu", "cpu")
+# Names of server processors begin so, whether of the catalog or of a user's file.
+PROCESSORS = ("xeon-", "epyc-", "graviton-", "cpu-")
 
 
-def accelerator_class(accelerator: Accelerator) -> str:
-    """Return "cpu" for a server's processors and "gpu" for everything on a board of its own."""
-    return "cpu" if accelerator.link == "cpu" else "gpu"
+def accelerator_class(accelerator: str) -> str:
+    """Return "cpu" for a server's processors by their name, and "gpu" for everything else.
+
+    Examples
+    --------
+    >>> accelerator_class("xeon-emr-2s"), accelerator_class("h200-sxm")
+    ('cpu', 'gpu')
+    """
+    return "cpu" if accelerator.startswith(PROCESSORS) else "gpu"
 
 
 def check_batch_model(row: BatchModel, path: str, problems: Problems) -> None:

@@ -138,7 +138,7 @@ class Catalog:
 
         Raises
         ------
-        KeyError : no such accelerator or family.
+        KeyError : no such family.
 
         Examples
         --------
@@ -147,7 +147,7 @@ class Catalog:
         ('h100-pcie/encoder', 'gpu/encoder')
         """
         own = self.batch_fits.get(f"{accelerator}/{family}")
-        return own or self.batch_fits[f"{accelerator_class(self.accelerators[accelerator])}/{family}"]
+        return own or self.batch_fits[f"{accelerator_class(accelerator)}/{family}"]
 
     def table(self, kind: str) -> dict[str, Any]:
         """Return the rows of a kind by name.

@@ -61,7 +61,7 @@ def batch_work(model: BatchModel, dtype: str, most: int) -> tuple[Floats, Floats
     --------
     >>> from sim.catalog.loader import load_catalog
     >>> flops, moved = batch_work(load_catalog().batch_models["resnet50"], "int8", most=2)
-    >>> flops.tolist(), round(moved[0] / 1e6, 1)
+    >>> flops.tolist(), round(float(moved[0]) / 1e6, 1)
     ([0.0, 8180000000.0, 16360000000.0], 25.6)
     """
     items = np.arange(most + 1, dtype=np.float64)
@@ -100,22 +100,22 @@ def batch_times_s(model: BatchModel, accelerator: Accelerator, fit: BatchFit, dt
     return total
 
 
-def fit_validity(fit: BatchFit, accelerator: str, dtype: str) -> str:
+def fit_validity(fit: BatchFit, accelerator: Accelerator, dtype: str) -> str:
     """Return the validity of a time: that of the row, but no more than "transferred" away from its accelerator or its types.
 
-    Parameters
-    ----------
-    accelerator : catalog name of the accelerator that it is used for.
+    From GPUs and processors to chips of another kind (over "ici" or "neuronlink") nothing is transferred: it is assumed.
 
     Examples
     --------
     >>> from sim.catalog.loader import load_catalog
-    >>> fit = load_catalog().batch_fit("h100-pcie", "convolution")
-    >>> fit_validity(fit, "h100-pcie", "int8"), fit_validity(fit, "h100-pcie", "bf16")
+    >>> catalog = load_catalog()
+    >>> fit, h100 = catalog.batch_fit("h100-pcie", "convolution"), catalog.accelerators["h100-pcie"]
+    >>> fit_validity(fit, h100, "int8"), fit_validity(fit, h100, "bf16")
     ('fitted', 'transferred')
     """
-    own = fit.name.split("/")[0] == accelerator and dtype in fit.dtypes
-    return fit.validity if own or fit.validity != "fitted" else "transferred"
+    if fit.name.split("/")[0] == accelerator.name:
+        return fit.validity if dtype in fit.dtypes or fit.validity != "fitted" else "transferred"
+    return "assumed" if accelerator.link in ("ici", "neuronlink") else fit.validity
 
 
 @dataclass(frozen=True)

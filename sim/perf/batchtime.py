@@ -109,7 +109,7 @@ def roofline_step_model(model: BatchModel, accelerator: Accelerator, fit: BatchF
     times_s = batch_times_s(model, accelerator, fit, dtype, most)
     times_fx = tuple(int(time_s * 1e9 * ONE_NS_FX + 0.5) for time_s in times_s.tolist())
     flops, moved_bytes = batch_work(model, dtype, most)
-    validity = fit_validity(fit, accelerator.name, dtype)
+    validity = fit_validity(fit, accelerator, dtype)
     return _step_model(times_fx, accelerator, DTYPES[dtype][1], flops, moved_bytes, validity)
 
 

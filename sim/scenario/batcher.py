@@ -33,6 +33,7 @@ LLM_SETTINGS = (
     "max_model_len",
     "watermark_tokens",
     "kv_tokens",
+    "kv_reference_tokens",
     "backlog_seats",
     "perf",
     "step_table",
@@ -118,7 +119,7 @@ class DynamicBatcher:
             raise KeyError(f"{self.model} in {self.dtype or model.dtypes} on {accelerator.name}")
         fit = catalog.batch_fit(accelerator.name, model.family)
         memory = batch_memory(model, accelerator, dtype, self.max_batch)
-        return ServedModel(model, fit, dtype, resident_bytes(model, dtype), memory, fit_validity(fit, accelerator.name, dtype))
+        return ServedModel(model, fit, dtype, resident_bytes(model, dtype), memory, fit_validity(fit, accelerator, dtype))
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add everything that is wrong with the settings."""

@@ -1,0 +1,1 @@
+"""Efficiencies of batch models from MLPerf Inference results."""
