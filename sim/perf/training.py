@@ -183,6 +183,9 @@ def check_job(accelerator: Accelerator, setup: TrainingSetup, job: TrainingJob, 
     problems.check(
         not most or count <= most, "accelerators", count, f"more than one job of {accelerator.name} may have", f"at most {most}"
     )
+    degree, degrees = setup.tensor_parallel, ", ".join(str(each) for each in accelerator.degrees)
+    message = f"no degree of {accelerator.name} over {accelerator.link}"
+    problems.check(degree in accelerator.degrees, "tensor_parallel", degree, message, degrees)
     if setup.recipe in RECIPES:
         able = [name for name in RECIPES if peak_flops_per_s(accelerator, name) > 0]
         message = f"{accelerator.name} has no such arithmetic"

@@ -297,33 +297,34 @@ def check_setup(model: Model, setup: TrainingSetup, problems: Problems) -> None:
     >>> [(problem.path, problem.nearest) for problem in problems.found]
     [('zero', ''), ('recompute', 'selective'), ('accelerators', '')]
     """
-    before = len(problems)
-    for name, most in (
-        ("accelerators", MOST_ACCELERATORS),
-        ("tensor_parallel", model.heads),
-        ("pipeline_parallel", model.layers),
-        ("expert_parallel", max(model.experts, 1)),
-        ("micro_batch", MOST_SEQUENCE_TOKENS),
-        ("sequence_tokens", MOST_SEQUENCE_TOKENS),
-    ):
-        value = getattr(setup, name)
-        problems.check(1 <= value <= most, name, value, "is out of range", f"1 to {most}")
+    sound = {
+        name: problems.check(1 <= getattr(setup, name) <= most, name, getattr(setup, name), "is out of range", f"1 to {most}")
+        for name, most in (
+            ("accelerators", MOST_ACCELERATORS),
+            ("tensor_parallel", model.heads),
+            ("pipeline_parallel", model.layers),
+            ("expert_parallel", max(model.experts, 1)),
+            ("micro_batch", MOST_SEQUENCE_TOKENS),
+            ("sequence_tokens", MOST_SEQUENCE_TOKENS),
+        )
+    }
     rank = setup.lora_rank
     problems.check(0 <= rank <= model.hidden, "lora_rank", rank, "is out of range", f"0 to {model.hidden}; 0 trains all weights")
     stages = ", ".join(str(stage) for stage in ZERO_STAGES)
     problems.check(setup.zero in ZERO_STAGES, "zero", setup.zero, "is not a stage of ZeRO", stages)
     problems.check(setup.recipe in RECIPES, "recipe", setup.recipe, "is not a training recipe", choices=RECIPES)
     problems.check(setup.recompute in RECOMPUTE, "recompute", setup.recompute, "is not a kind of recompute", choices=RECOMPUTE)
-    if any(problem.path not in ("zero", "recipe", "recompute", "lora_rank") for problem in problems.found[before:]):
+    degree = setup.tensor_parallel
+    if sound["tensor_parallel"]:
+        splits = ", ".join(str(each) for each in range(1, model.heads + 1) if model.heads % each == 0)
+        message = f"does not divide the heads of {model.name}"
+        problems.check(model.heads % degree == 0, "tensor_parallel", degree, message, splits)
+    if not (sound["accelerators"] and sound["tensor_parallel"] and sound["pipeline_parallel"]):
         return
-    degree, stages_count = setup.tensor_parallel, setup.pipeline_parallel
-    splits = [str(each) for each in range(1, model.heads + 1) if model.heads % each == 0]
-    problems.check(
-        model.heads % degree == 0, "tensor_parallel", degree, f"does not divide the heads of {model.name}", ", ".join(splits)
-    )
-    part = degree * stages_count
+    part = degree * setup.pipeline_parallel
     message = "must be a multiple of tensor_parallel x pipeline_parallel"
-    if problems.check(setup.accelerators % part == 0, "accelerators", setup.accelerators, message, f"a multiple of {part}"):
+    whole = problems.check(setup.accelerators % part == 0, "accelerators", setup.accelerators, message, f"a multiple of {part}")
+    if whole and sound["expert_parallel"]:
         even = setup.data_parallel % setup.expert_parallel == 0 and (model.experts or 1) % setup.expert_parallel == 0
         message = "must divide the experts and the data-parallel ranks"
         allowed = f"a divisor of {max(model.experts, 1)} and of {setup.data_parallel}"

@@ -50,8 +50,9 @@ def training_remedies(
     if not any("lora_rank" not in changes for changes in found):
         together = _together(model, accelerator, setup)
         found += [together] if together else []
-    for kind in RECOMPUTE[1:] if not setup.lora_rank else ():
-        adapters = {"lora_rank": ADAPTER_RANK, "zero": 3, "recompute": kind}
+    for kind in RECOMPUTE[RECOMPUTE.index(setup.recompute) :] if not setup.lora_rank else ():
+        wanted = {"zero": 3, "recompute": kind}
+        adapters: Changes = {"lora_rank": ADAPTER_RANK} | {key: item for key, item in wanted.items() if getattr(setup, key) != item}
         if not any("lora_rank" in changes for changes in found) and _fits(model, accelerator, setup, adapters):
             fewest = _pruned(model, accelerator, setup, adapters)
             found += [fewest] if "lora_rank" in fewest else []
@@ -115,10 +116,10 @@ def _together(model: Model, accelerator: Accelerator, setup: TrainingSetup) -> C
 
 def _pruned(model: Model, accelerator: Accelerator, setup: TrainingSetup, changes: Changes) -> Changes:
     """Leave out every change without which the others still fit, and take the lowest stage of ZeRO that is enough."""
-    for key in list(changes):
+    for key in changes:
         fewer = {name: value for name, value in changes.items() if name != key}
         if fewer and _fits(model, accelerator, setup, fewer):
-            changes = fewer
+            return _pruned(model, accelerator, setup, fewer)
     if "zero" in changes:
         for stage in ZERO_STAGES:
             lower = {**changes, "zero": stage}

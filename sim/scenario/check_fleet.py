@@ -8,12 +8,13 @@ from sim.catalog.loader import Catalog
 from sim.domain.hardware import Engine, InstanceType
 from sim.domain.models import Model
 from sim.errors import Problems
-from sim.perf.memory import kv_capacity
 from sim.perf.roofline import KV_BYTES, check_parallel
+from sim.perf.serving import serving_memory
 from sim.perf.table_reader import read_step_table
 from sim.scenario.batcher import check_fits, check_model, check_no_llm_settings
 from sim.scenario.model import STEP_TIMES, TABLE, Deployment, Pool, Scenario
 from sim.scenario.optimizations import Optimizations
+from sim.scenario.resolve import host_of, serving_of
 
 MOST_SEATS = 65_536
 MOST_STEP_TOKENS = 4_194_304
@@ -76,6 +77,9 @@ def _check_settings(path: str, deployment: Deployment, model: Model | None, prob
         1 <= kv <= MOST_KV_TOKENS, f"{path}.kv_tokens", kv, "is out of range", f"1 to {MOST_KV_TOKENS}"
     ):
         problems.check(watermark < kv, f"{path}.watermark_tokens", watermark, "is all of the KV cache", f"below {kv}")
+    reference = deployment.kv_reference_tokens
+    in_range = 1 <= reference <= MOST_KV_TOKENS
+    problems.check(in_range, f"{path}.kv_reference_tokens", reference, "is out of range", f"1 to {MOST_KV_TOKENS}")
     longest = deployment.max_model_len
     if longest is not None:
         most = MOST_KV_TOKENS if model is None else model.max_model_len
@@ -175,6 +179,7 @@ def _check_on_instance(
         stages = deployment.pipeline_parallel
         problems.check(deployment.accelerators <= most, f"{path}.pipeline_parallel", stages, message, f"{most} in all")
     sound = sound and len(problems) == before and deployment.pipeline_parallel >= 1
+    sound = sound and deployment.kv_reference_tokens >= 1
     if sound and deployment.kv_tokens is None and deployment.kv_dtype in KV_BYTES:
         _check_memory(path, deployment, model, engine, instance, catalog, problems)
 
@@ -188,17 +193,14 @@ def _check_memory(
     catalog: Catalog,
     problems: Problems,
 ) -> None:
-    capacity = kv_capacity(
-        model,
-        catalog.accelerators[instance.accelerator],
-        engine,
-        weight_dtype=deployment.weight_dtype,
-        kv_dtype=deployment.kv_dtype,
-        tensor_parallel=deployment.tensor_parallel,
-        max_num_batched_tokens=deployment.max_num_batched_tokens,
-        max_num_seqs=deployment.max_num_seqs,
-        pipeline_parallel=deployment.pipeline_parallel,
-    )
+    unsound = Problems()
+    deployment.optimizations.problems(f"{path}.optimizations", catalog, unsound)
+    if len(unsound):
+        return
+    accelerator = catalog.accelerators[instance.accelerator]
+    together = max(instance.accelerators, accelerator.pod_accelerators)
+    host = host_of(deployment, accelerator, engine, catalog, most_tensor_parallel=together)
+    capacity = serving_memory(serving_of(deployment, model, catalog), host)
     needed = (capacity.weight_bytes + capacity.activation_bytes + capacity.reserve_bytes) / 1e9
     message = (
         f"does not fit {deployment.accelerators} x {instance.accelerator}: weights, activations and engine take "

@@ -153,7 +153,8 @@ def test_a_model_that_does_not_fit_says_what_would():
     text = _problems(scenario)["deployments.llama.model"]
     assert "does not fit 1 x h100-sxm" in text
     assert "tensor_parallel=" in text
-    assert "an accelerator that exposes at least" in text
+    assert "on a machine with as many, for instance p5.48xlarge" in text
+    assert "a larger accelerator: b200-sxm" in text
 
 
 def test_the_same_model_fits_what_the_message_proposed():
