@@ -77,6 +77,7 @@ from sim.dataplane.kernel_layout import (
     REPLICAS_AT,
     S_BATCHER,
     S_BUDGET,
+    S_KNOTS,
     S_KV,
     S_SEATS,
     S_WATERMARK,
@@ -339,7 +340,8 @@ def start_step(m: IntArray, f: FloatArray, r: int) -> None:
         waiting = first_waiting(m, r)
         if not (preempted and waiting != NONE):
             steps = min((m[heap_of(m, r)] >> SLOT_BITS) - m[r + R_DECODED], (kv - m[r + R_USED]) // decoding)
-            steps = min(steps, steps_to_knot(m, r, decoding, m[r + R_CONTEXT]))
+            if m[s + S_KNOTS] > 1:
+                steps = min(steps, steps_to_knot(m, r, decoding, m[r + R_CONTEXT]))
     m[r + R_GROWTH_FX] = growth
     if m[r + R_STEP_FX] * float(steps) + growth * (0.5 * steps) * (steps - 1) > LONGEST_RUN:
         steps = max(steps_within(m, r, LONGEST_RUN_FX), 1) if m[r + R_STEP_FX] < LONGEST_RUN_FX // 4 else 1

@@ -37,8 +37,8 @@ MUTANTS = [
     (
         "no cut at a knot",
         "kernel_batching",
-        "            steps = min(steps, steps_to_knot(m, r, decoding, m[r + R_CONTEXT]))\n",
-        "",
+        "if m[s + S_KNOTS] > 1:",
+        "if False:",
     ),
     ("a knot too late", "kernel_steps", "while place < last and context >= m[", "while place < last and context > m["),
     ("the last table entry for ever", "kernel_steps", "max(more, 0) * m[s + S_TOKEN_FX]", "0"),
