@@ -67,8 +67,8 @@ def speculative_step(
 
         T(B, C) = [T_model(n = B (k + 1), n_out = B (k + 1), C) + sum over i < k of T_draft(n = B, n_out = B, C + i B)] / E
 
-    in which the engine's time is that of the B E tokens that are kept, not of the B (k + 1) that are checked. What this is more or less than a step of the model alone stands in the
-    contexts' offsets, which may be below 0. Prompts are prefilled by both models.
+    in which the engine's time is that of the B E tokens that are kept, not of the B (k + 1) that are checked. What this is more or
+    less than a step of the model alone stands in the contexts' offsets, which may be below 0. Prompts are prefilled by both models.
 
     Parameters
     ----------

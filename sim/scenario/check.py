@@ -12,6 +12,7 @@ from sim.catalog.loader import Catalog, load_catalog
 from sim.errors import InputError, Problems
 from sim.policies.taps.base import check_table
 from sim.scenario.check_fleet import check_deployment, check_quotas
+from sim.scenario.check_optimizations import check_optimizations, check_prefix_hits
 from sim.scenario.check_services import check_kinds
 from sim.scenario.model import ENGINES, FAILURES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service, Spot
 from sim.scenario.plain import scenario_from_plain
@@ -63,9 +64,11 @@ def check(scenario: Scenario, catalog: Catalog | None = None) -> Scenario:
     for name, deployment in typed.deployments.items():
         _check_name("deployments", name, problems)
         check_deployment(f"deployments.{name}", deployment, typed.pools, catalog, problems)
+        check_optimizations(f"deployments.{name}", deployment, typed.pools, catalog, problems)
     for name, pool in typed.pools.items():
         _check_name("pools", name, problems)
         _check_pool(f"pools.{name}", pool, catalog, problems)
+    check_prefix_hits(typed, problems)
     check_quotas(typed, catalog, problems)
     _check_failures(typed, problems)
     _check_taps(typed, problems)

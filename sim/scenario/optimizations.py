@@ -1,16 +1,13 @@
-"""Optimizations of a deployment as a scenario states them, and the check of them."""
+"""Optimizations of a deployment as a scenario states them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sim.catalog.loader import Catalog
-from sim.domain.hardware import Accelerator
 from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf import compression
-from sim.perf.optimize import OPTIMIZATIONS, Choices
 from sim.perf.serving import Serving
 from sim.perf.speculation import Speculation
 
@@ -110,46 +107,3 @@ class Optimizations:
         problems.check(0 <= chance <= 1, f"{path}.acceptance", chance, "is out of range", "0 to 1")
         known = [NGRAM, *catalog.models]
         problems.check(speculative.draft in known, f"{path}.draft", speculative.draft, "is no model", choices=known)
-
-
-def check_applicable(
-    path: str, optimizations: Optimizations, served: Serving, accelerator: Accelerator, heads_split: int, problems: Problems
-) -> None:
-    """Add every optimization that cannot be applied to what is served, or not on this accelerator.
-
-    Parameters
-    ----------
-    path : dotted path of the optimizations. served : as they would make it. heads_split : tensor-parallel degree.
-    """
-    if optimizations.sparsity_2_4:
-        dense = replace(served, sparse_2_4=False)
-        _refuse(f"{path}.sparsity_2_4", True, "sparsity_2_4", Choices(), dense, accelerator, problems)
-    if served.speculation is None or served.speculation.draft is None or optimizations.speculative is None:
-        return
-    draft, where = served.speculation.draft, f"{path}.speculative.draft"
-    plain = replace(served, speculation=None)
-    _refuse(where, draft.name, "speculative", Choices(draft=draft), plain, accelerator, problems)
-    splits = draft.heads % heads_split == 0
-    problems.check(splits, where, draft.name, f"its {draft.heads} heads cannot be split over {heads_split}", "another draft")
-
-
-def _refuse(
-    path: str, value: object, name: str, choices: Choices, served: Serving, accelerator: Accelerator, problems: Problems
-) -> None:
-    reason = OPTIMIZATIONS[name](choices).refused(served, accelerator)
-    problems.check(not reason, path, value, reason)
-
-
-def check_prefix_hits(hits: Mapping[str, Mapping[str, float]], problems: Problems) -> None:
-    """Add every service whose deployments find different shares of its prompts: a request does not know where it will go.
-
-    Parameters
-    ----------
-    hits : service -> deployment -> share.
-    """
-    for service, shares in hits.items():
-        if len(set(shares.values())) > 1:
-            for name, share in shares.items():
-                others = ", ".join(f"{other:g}" for other in sorted(set(shares.values()) - {share}))
-                path = f"deployments.{name}.optimizations.prefix_cache_hit"
-                problems.add(path, share, f"differs among the deployments of {service}", f"as the others have: {others}")
