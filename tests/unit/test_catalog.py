@@ -16,6 +16,8 @@ from sim.errors import Problems
 from sim.units import nano_usd
 
 CATALOG = load_catalog()
+# No row can have been read after the day on which the rows were last looked through: move it when rows are added.
+CHECKED = date(2026, 11, 23)
 
 
 def provenances(thing: object) -> list[Provenance]:
@@ -36,7 +38,7 @@ def test_every_row_says_where_it_comes_from(kind: str) -> None:
         assert provenances(row), name
         for provenance in provenances(row):
             assert len(provenance.source) > 10, name
-            assert date(2023, 1, 1) <= date.fromisoformat(provenance.date) <= date(2026, 12, 31), name
+            assert date(2023, 1, 1) <= date.fromisoformat(provenance.date) <= CHECKED, name
             assert provenance.confidence in CONFIDENCES, name
 
 
@@ -61,7 +63,8 @@ def test_prices_of_the_first_scenarios() -> None:
 def test_every_region_with_a_price_has_a_grid_and_every_host_its_share() -> None:
     for name, instance in CATALOG.instances.items():
         assert set(instance.on_demand) <= set(CATALOG.grids), name
-        assert instance.host_w == 400 * instance.accelerators / 8, name
+        whole_computer = CATALOG.accelerators[instance.accelerator].link == "none"
+        assert instance.host_w == (0 if whole_computer else 400 * instance.accelerators / 8), name
 
 
 def test_the_source_hour_of_the_chat_preset_has_the_rate_of_its_trace() -> None:
