@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,7 +96,7 @@ def test_more_kept_is_faster(tokens, one, other):
 def test_the_gain_shrinks_as_batches_grow():
     """Checking is free while the weights are read, and costs its tokens where the step computes."""
     gains = [_gain(batch, Speculation(None, 4, 0.7), context=100) for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)]
-    assert all(later <= earlier for earlier, later in zip(gains, gains[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(gains))
     assert gains[0] > 1.3
     assert gains[-1] < 1.1
 
