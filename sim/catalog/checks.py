@@ -37,6 +37,8 @@ def check_accelerator(row: Accelerator, path: str, problems: Problems) -> None:
         if dtype in peaks and wider in peaks:
             most, message = gain * peaks[wider], f"more than {gain:g} times {wider}: a figure with sparsity?"
             problems.check(peaks[dtype] <= most, f"{path}.dense_tflops.{dtype}", peaks[dtype], message, f"at most {most:g}")
+    lacking = [dtype for dtype in peaks if dtype not in row.power.flop_pj] if row.power.name else []
+    problems.check(not lacking, f"{path}.power", row.power.name, f"its flop_pj has no {', '.join(lacking)}")
     degrees = row.degrees
     in_order = degrees[0] == 1 and list(degrees) == sorted(set(degrees))
     problems.check(in_order, f"{path}.tensor_parallel", list(degrees), "must rise from 1")

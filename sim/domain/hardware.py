@@ -23,17 +23,28 @@ class Provenance:
 
 @dataclass(frozen=True)
 class PowerFit:
-    """Power of an accelerator while an engine steps: P / TDP = min(1, base + memory u_m + compute u_c).
+    """Power of an accelerator that steps: its idle power, more while kernels run, and energy for each byte and operation.
 
     Parameters
     ----------
-    base, memory, compute : fractions of the TDP; u_m and u_c are the bandwidth and FLOP/s used, against datasheet peaks.
+    kernel : share of the TDP drawn above the idle power while kernels run.
+    byte_pj, context_byte_pj : picojoules for a byte read from memory, and for one of the cache (read and attended to).
+    flop_pj : picojoules for an operation by arithmetic type, with the keys of `Accelerator.dense_tflops`.
+    expert_flop_factor : of operations of routed experts, against others: their kernels work on few rows at a time.
+    expert_byte_factor : of bytes of routed experts by weight type; 1 for a type that is not there.
+    error_band, expert_error_band : relative errors that nine of ten predictions stay within, of dense models and of those with
+        experts, with models left out of the fit.
     """
 
     name: str
-    base: float
-    memory: float
-    compute: float
+    kernel: float
+    byte_pj: float
+    context_byte_pj: float
+    flop_pj: dict[str, float]
+    expert_flop_factor: float
+    expert_byte_factor: dict[str, float]
+    error_band: float
+    expert_error_band: float
     provenance: Provenance
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from sim.domain.batch_models import DTYPES, BatchFit, BatchModel
 from sim.domain.hardware import Accelerator
 from sim.perf.batch_roofline import Floats, batch_times_s, batch_work, fit_validity
-from sim.perf.power import StepWork, step_energies
+from sim.perf.power import main_arithmetic, step_energies
 from sim.perf.steptime import ONE_NS_FX, StepModel
+from sim.perf.work import StepWork
 
 
 def table_fx(times_ns: Mapping[int, int]) -> tuple[int, ...]:
@@ -60,8 +61,8 @@ def line_fx(fixed_s: float, per_item_s: float, max_batch: int) -> tuple[int, ...
 def batch_step_model(times_fx: Sequence[int], accelerator: Accelerator, *, compute_use: float, memory_use: float) -> StepModel:
     """Return the step model of a replica that takes `times_fx[n - 1]` for a batch of n items on one accelerator.
 
-    Power is that of the accelerator, P / TDP = min(1, base + memory u_m + compute u_c). A full batch of m items uses `compute_use`
-    of the peak operations; an item costs the same operations in every batch, so u_c = compute_use (n / T(n)) / (m / T(m)).
+    Power is that of the accelerator (`stepping_power_w`). A full batch of m items uses `compute_use` of the peak operations; an
+    item costs the same operations in every batch, so u_c = compute_use (n / T(n)) / (m / T(m)).
 
     Parameters
     ----------
@@ -72,17 +73,24 @@ def batch_step_model(times_fx: Sequence[int], accelerator: Accelerator, *, compu
     Examples
     --------
     >>> from sim.catalog.loader import load_catalog
+    >>> from sim.perf.power import stepping_power_w
     >>> l4 = load_catalog().accelerators["l4"]
     >>> step = batch_step_model(line_fx(0.0, 0.001, 4), l4, compute_use=0.2, memory_use=0.0)
     >>> used_w = step.step_j(step.step_fx(4, 4, 0, 0), 4, 4, 0, 0) / 0.004
-    >>> round(used_w / l4.tdp_w, 6) == round(l4.power.base + 0.2 * l4.power.compute, 6)
+    >>> round(used_w, 3) == round(stepping_power_w(l4, memory_use=0.0, compute_use=0.2), 3)
     True
     """
     most = len(times_fx)
     times_s = np.array((0, *times_fx), dtype=np.float64) / ONE_NS_FX / 1e9
-    # Uses are shares of the peak of whatever arithmetic the user had in mind; any of the accelerator's gives the same energies.
-    arithmetic, tflops = next(iter(accelerator.dense_tflops.items()))
-    flops = compute_use * tflops * 1e12 * float(times_s[-1]) / most * np.arange(most + 1, dtype=np.float64)
+    arithmetic = main_arithmetic(accelerator)
+    flops = (
+        compute_use
+        * accelerator.dense_tflops[arithmetic]
+        * 1e12
+        * float(times_s[-1])
+        / most
+        * np.arange(most + 1, dtype=np.float64)
+    )
     moved_bytes = memory_use * accelerator.bandwidth_gb_per_s * 1e9 * times_s
     return _step_model(times_fx, accelerator, arithmetic, flops, moved_bytes, "assumed")
 

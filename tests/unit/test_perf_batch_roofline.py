@@ -186,7 +186,7 @@ def test_power_counts_the_operations_and_bytes_of_the_time() -> None:
     compute_use, memory_use = flops[32] / (242e12 * time_s), moved[32] / (300e9 * time_s)
     power_w = step.step_j(step.tokens_fx[32], 32, 32, 0, 0) / time_s
     assert power_w < L4.tdp_w
-    assert power_w == pytest.approx(stepping_power_w(L4, memory_use=memory_use, compute_use=compute_use), rel=1e-6)
+    assert power_w == pytest.approx(stepping_power_w(L4, memory_use, compute_use, "int8"), rel=1e-6)
 
 
 def scenario(batcher: dict[str, Any], rate_per_s: float = 10.0, items: int = 1, **changes: Any) -> Scenario:

@@ -12,7 +12,6 @@ from sim.catalog.loader import load_catalog
 from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.errors import InputError, Problems
-from sim.perf.power import node_idle_w, replica_idle_w, stepping_power_w
 from sim.perf.roofline import check_parallel, step_model
 from sim.perf.steptime import ONE_NS_FX, StepModel
 
@@ -105,18 +104,6 @@ def test_more_work_is_never_faster_and_never_takes_less_energy(
     assert step.step_j(after, *bigger, bigger[0]) >= step.step_j(before, *load, load[0])
 
 
-@given(NAMES, st.sampled_from([1, 2, 4, 8]), LOADS)
-def test_power_lies_between_its_base_and_the_limit(
-    names: tuple[str, str, str], degree: int, load: tuple[int, int, int, int]
-) -> None:
-    step = built(*names, tensor_parallel=degree)
-    step_fx = step.step_fx(*load, load[0])
-    power_w = step.step_j(step_fx, *load, load[0]) / (step_fx / ONE_NS_FX / 1e9)
-    base = CATALOG.accelerators[names[1]].power.base
-    tdp_w = degree * CATALOG.accelerators[names[1]].tdp_w
-    assert base * tdp_w < power_w <= tdp_w * (1 + 1e-12)
-
-
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-70b", "qwen3-32b"])
 @pytest.mark.parametrize("accelerator", ["a100-sxm-80", "h100-sxm"])
 def test_more_accelerators_never_slow_pure_compute_and_always_cost_latency(name: str, accelerator: str) -> None:
@@ -133,34 +120,6 @@ def test_time_is_affine_in_the_context(load: tuple[int, int, int, int]) -> None:
     n, n_out, s_twice, context = load
     constant, slope, _ = step.piece(n, n_out, s_twice, context, n)
     assert step.step_fx(n, n_out, s_twice, context, n) == constant + slope * context
-
-
-def test_energy_of_a_step_is_the_utilisation_model_of_power() -> None:
-    step = built("llama-2-70b", "a100-sxm-80", tensor_parallel=2)
-    n = n_out = 16
-    context = 16 * 900
-    duration_s = seconds(step, n, n_out, 0, context)
-    bytes_read = (2 * 68_451_041_280 + 2 * 262_144_000) / 2 + 2 * 80 * 4 * 128 * 2 * context + 40 * 80 * 8192 * n
-    flops = (2 * 68_451_041_280 * n + 2 * 262_144_000 * n_out + 4 * 80 * 64 * 128 * context) / 2
-    used = stepping_power_w(
-        CATALOG.accelerators["a100-sxm-80"], bytes_read / (2.039e12 * duration_s), flops / (312e12 * duration_s)
-    )
-    assert 0.47 * 400 < used < 400
-    assert step.step_j(step.step_fx(n, n_out, 0, context, n), n, n_out, 0, context, n) == pytest.approx(
-        2 * used * duration_s, rel=1e-9
-    )
-
-
-def test_power_is_clipped_at_the_limit_in_a_long_prefill() -> None:
-    step = built("llama-3.1-8b", "h100-sxm")
-    load = (8192, 1, 8192**2, 0)
-    assert step.step_j(step.step_fx(*load), *load) == pytest.approx(700 * seconds(step, *load), rel=1e-12)
-    assert stepping_power_w(CATALOG.accelerators["b200-sxm"], 0.3, 0.1) == pytest.approx(1000 * (0.34 + 0.92 * 0.3 + 1.44 * 0.1))
-
-
-def test_idle_power_of_replicas_and_nodes() -> None:
-    h100, node = CATALOG.accelerators["h100-sxm"], CATALOG.instances["p5.4xlarge"]
-    assert (replica_idle_w(h100, 4), node_idle_w(node, h100)) == (4 * 117.5, 117.5 + 50.0)
 
 
 @pytest.mark.parametrize(

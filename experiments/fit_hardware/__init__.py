@@ -1,0 +1,1 @@
+"""Fits of the hardware model to measured and composed tables."""
