@@ -433,20 +433,26 @@ def _declare_catalog(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", nargs="?", help="accelerators, instances, models, engines, policies, ...; without it: what there is"
     )
-    parser.add_argument("name", nargs="?", help="one row with all its fields, source, date and confidence")
+    parser.add_argument("name", nargs="?", help="one row in full, with its sources; or part of a name: the rows that have it")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE.py", help="list what a plug-in registers, too; it is run"
     )
-    parser.add_argument("--overlay", metavar="FILE.yaml", help="your own catalog file, merged over the package's")
+    parser.add_argument("--overlay", metavar="FILE.yaml", help="your own catalog file, merged over the package's and marked")
+    parser.add_argument("--json", action="store_true", help="the same as JSON, for other programs")
 
 
 def _catalog(arguments: Arguments) -> int:
     from rich.console import Console
 
-    from sim.app.catalog_view import show_catalog
+    from sim.app.catalog_view import catalog_json, show_catalog
     from sim.studies.plugins import load_plugins
 
     load_plugins(arguments.plugin)
+    if arguments.json:
+        import json
+
+        print(json.dumps(catalog_json(arguments.what, arguments.name, arguments.overlay), indent=2, allow_nan=False))
+        return OK
     show_catalog(arguments.what, arguments.name, arguments.overlay, Console())
     return OK
 
