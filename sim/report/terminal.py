@@ -50,7 +50,7 @@ def render(result: RunResult, console: Console) -> None:
             console.print()
             console.print(table)
     console.print()
-    for line in (*main_causes(result), *_closing(summary), *_spot(result.manifest)):
+    for line in (*main_causes(result), *_closing(summary), *_step_times(result.manifest), *_spot(result.manifest)):
         console.print(line)
     console.print(labelled("results", str(result.folder)), soft_wrap=True)
 
@@ -171,6 +171,15 @@ def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
     assumed = bill["assumed_share"]
     share = "-" if assumed is None else f"{assumed:.1%}"
     yield labelled("confidence", f"{share} of the bill rests on assumed prices")
+
+
+def _step_times(manifest: Mapping[str, Any]) -> Iterable[Text]:
+    """Say how far the times of steps and batches can be trusted: the validity of their parameters, by deployment and pool."""
+    by_validity: dict[str, list[str]] = {}
+    for where, model in manifest["step_models"].items():
+        by_validity.setdefault(model["validity"], []).append(plain(where))
+    for number, (validity, found) in enumerate(by_validity.items()):
+        yield labelled("" if number else "step times", f"{plain(validity)}: {', '.join(found)}")
 
 
 def _spot(manifest: Mapping[str, Any]) -> Iterable[Text]:

@@ -26,6 +26,10 @@ SPOT_MARKETS = {
         "price": "p3.2xlarge", "price_source": "price history", "price_confidence": "fitted",
     }
 }  # fmt: skip
+STEP_MODELS = {
+    f"{name} on gpu": {"validity": validity, "fit": "a fit", "kv_tokens": 1_000}
+    for name, validity in (("chat", "fitted"), ("code", "assumed"), ("both", "fitted"))
+}
 
 
 def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult:
@@ -41,7 +45,8 @@ def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult
     with RunWriter(folder) as writer:
         write_small_run(writer.spool, **options)
         summary = summarize(writer.merge(), scenario, ENGINE, {"chat": 2})
-        return writer.commit(summary, {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS, "fleets": {}})
+        manifest = {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS, "step_models": STEP_MODELS, "fleets": {}}
+        return writer.commit(summary, manifest)
 
 
 def report(result: RunResult, *, width: int = 80, terminal: bool = False) -> str:
@@ -71,6 +76,8 @@ def test_the_invoice_and_the_rest_say_what_the_tables_say(tmp_path: Path) -> Non
     assert lines_with(text, "a line of the bill")
     assert lines_with(text, "skipped") == ["skipped 2 broken input rows"]
     assert lines_with(text, "assumed", "confidence") == ["confidence 100.0% of the bill rests on assumed prices"]
+    assert lines_with(text, "step times") == ["step times fitted: chat on gpu, both on gpu"]
+    assert lines_with(text, "assumed: code") == ["assumed: code on gpu"]
     assert lines_with(text, "no interval: one replication")
     assert lines_with(text, "results") == [f"results {tmp_path / 'run'}"]
 
