@@ -409,6 +409,85 @@ def _validate(arguments: Arguments) -> int:
     return OK
 
 
+def _declare_explain(parser: argparse.ArgumentParser) -> None:
+    _declare_scenario(parser)
+    parser.add_argument(
+        "--try",
+        dest="tried",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an optimization in place of the standard ones, several of them joined by +, for instance fp8+kv_fp8; can be repeated",
+    )
+    parser.add_argument("--draft", default="", metavar="MODEL", help="that proposes tokens; ngram looks them up in the prompt")
+    parser.add_argument("--proposals", type=int, default=4, metavar="K", help="tokens proposed in a step (default: 4)")
+    parser.add_argument("--acceptance", type=float, default=0.7, metavar="A", help="chance that a proposal is kept (default: 0.7)")
+    parser.add_argument("--student", default="", metavar="MODEL", help="the smaller model of a distillation")
+    parser.add_argument("--sparsity", type=float, default=0.6, metavar="S", help="share of weights pruned (default: 0.6)")
+    parser.add_argument(
+        "--prefix-cache-hit", type=float, default=0.3, metavar="H", help="share of each prompt found in the cache (default: 0.3)"
+    )
+    parser.add_argument("--sources", action="store_true", help="print where accuracy and one-off costs come from, too")
+    parser.add_argument("--json", action="store_true", help="the same as JSON, with all sources, for other programs")
+
+
+def _explain(arguments: Arguments) -> int:
+    from dataclasses import fields
+
+    from sim.app.explain import Wishes, explain
+
+    scenario = _checked(arguments).scenario
+    wishes = {item.name: getattr(arguments, item.name) for item in fields(Wishes)}
+    found = explain(scenario, Wishes(**{**wishes, "tried": tuple(arguments.tried)}))
+    if arguments.json:
+        import json
+
+        print(json.dumps([table.to_dict() for table in found], indent=2, allow_nan=False))
+        return OK
+    from rich.console import Console
+
+    from sim.app.explain_view import WIDTH, show_explanations
+
+    console = Console()
+    show_explanations(found, arguments.sources, console if console.is_terminal else Console(width=WIDTH))
+    return OK
+
+
+def _declare_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="model, tokens (15T, 300B), instance, accelerators; tensor_parallel, pipeline_parallel, expert_parallel, zero; "
+        "recipe (bf16, bf16_fp32_gradients, fp8, fp32), recompute (none, selective, full), sequence_parallel, micro_batch, "
+        "sequence_tokens, lora_rank, global_batch_tokens; instead of the catalog's: mfu, goodput, chip_mtbf_h, restart_s, "
+        "checkpoint_gb_per_s, checkpoint_interval_s, region, price_usd_per_hour, pue, gco2_per_kwh, catalog",
+    )
+    parser.add_argument("--elsewhere", action="store_true", help="the same job on the other accelerators of the catalog, too")
+    parser.add_argument("--json", action="store_true", help="the same as JSON, for other programs")
+
+
+def _training(arguments: Arguments) -> int:
+    from sim.app.training import elsewhere, plan, read_job
+    from sim.errors import Problems
+
+    problems = Problems()
+    found = plan(read_job(arguments.settings, problems), problems)
+    others = elsewhere(found) if arguments.elsewhere else []
+    if arguments.json:
+        import json
+
+        print(json.dumps(found.to_dict() | {"elsewhere": [each.to_dict() for each in others]}, indent=2, allow_nan=False))
+        return OK
+    from rich.console import Console
+
+    from sim.app.training_view import WIDTH, show_plan
+
+    console = Console()
+    show_plan(found, others, console if console.is_terminal else Console(width=WIDTH))
+    return OK
+
+
 def _declare_show(parser: argparse.ArgumentParser) -> None:
     _declare_scenario(parser)
     parser.add_argument("--changed", action="store_true", help="only what differs from the defaults, without catalog numbers")
@@ -480,7 +559,9 @@ COMMANDS = {
     "slo": Command("show a run by month or week: SLOs, error budgets, cost, alerts, causes", _declare_slo, _slo),
     "trace": Command("replay one request or one replica of a run and show its timeline", _declare_trace, _trace),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),
+    "explain": Command("show what each optimization would change: bytes, tokens/s, USD, accuracy", _declare_explain, _explain),
     "init": Command("write a first scenario from model, machine, traffic and targets", _declare_init, _init),
+    "training": Command("size a training job: memory, time, bill, energy, with their bounds", _declare_training, _training),
     "show": Command("show the resolved scenario: value, unit, source, and the catalog numbers behind it", _declare_show, _show),
     "catalog": Command("show what is known of accelerators, instances, models, engines, prices", _declare_catalog, _catalog),
     "doctor": Command("check this installation", _declare_doctor, _doctor),

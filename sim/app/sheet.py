@@ -164,6 +164,7 @@ def _kind_report(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], 
                 max_num_seqs=deployment.max_num_seqs,
                 max_num_batched_tokens=deployment.max_num_batched_tokens,
                 tpot_target_s=min(targets, default=None),
+                cached_share=deployment.optimizations.prefix_cache_hit,
             )
         except ValueError:
             sheet = None  # its cache holds not even one mean request: `_warnings` says so

@@ -84,6 +84,7 @@ def _rate(kind: ReplicaKind, load: Load) -> float:
             output_tokens=load.output_tokens,
             max_num_seqs=min(config.max_num_seqs, config.backlog_seats or config.max_num_seqs),
             max_num_batched_tokens=config.max_num_batched_tokens,
+            cached_share=config.optimizations.prefix_cache_hit,
         )
     except ValueError:
         return 0.0  # its cache holds not even one mean request
