@@ -48,7 +48,9 @@ class TrainingEfficiency:
     notes: str = field(default="")
 
     def validity(self, accelerator: str) -> str:
-        """Return how an accelerator comes by these numbers: "fitted", "transferred" or "assumed"."""
+        """Return how an accelerator comes by these numbers: "fitted", "transferred" or "assumed"; an assumed row stays so."""
+        if self.provenance.confidence == "assumed":
+            return "assumed"
         if accelerator in self.accelerators:
             return "fitted"
         return "transferred" if accelerator in self.transferred_to else "assumed"

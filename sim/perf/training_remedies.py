@@ -141,7 +141,7 @@ def _bigger(model: Model, accelerator: Accelerator, setup: TrainingSetup, catalo
         # A computer of its own is no larger accelerator.
         able = each.link != "none" and peak_flops_per_s(each, setup.recipe) >= least and setup.tensor_parallel in each.degrees
         if able and _fits(model, each, setup, {}):
-            instance = cheapest_instance(each.name, 1, catalog)
+            instance = cheapest_instance(each.name, setup.tensor_parallel, catalog)
             machine = "" if instance is None else f", for instance {instance.name}"
             return [f"a larger accelerator: {each.name} ({each.usable_gib:g} GiB{machine})"]
     return []
