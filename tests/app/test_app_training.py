@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
+import sim
 from sim.app.cli import main
 from sim.app.training import Job, elsewhere, plan, read_job
 from sim.errors import InputError, Problems
@@ -109,3 +113,16 @@ def test_elsewhere_prices_the_job_on_machines_that_are_joined() -> None:
     fitting = [each.memory.fits for each in elsewhere(plan(Job(tokens=1e12, accelerators=1024)))]
     assert fitting == sorted(fitting, reverse=True)
     assert rows["tpu-v5e"].time is None  # a pod has 256
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_outputs_of_the_how_to_are_those_of_its_commands(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each block after an `output` mark is how the output of the command before it begins; where it differs, paste it anew."""
+    page = (Path(sim.__file__).resolve().parents[1] / "docs" / "how-to" / "size-a-training-job.md").read_text("utf-8")
+    found = re.findall(r"```sh\n *billcast ([^\n]*)\n *```\n\n *<!-- output \d -->\n *```text\n(.*?) *```", page, flags=re.DOTALL)
+    assert len(found) == 2
+    command, block = found[number]
+    assert main(shlex.split(command)) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    expected = [line.removeprefix("   ").rstrip() for line in block.splitlines()]
+    assert printed[: len(expected)] == expected

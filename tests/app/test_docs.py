@@ -56,7 +56,7 @@ def test_there_are_commands_to_check():
 def test_commands_of_the_documents_are_valid(page, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words[0] in COMMANDS, page
-    if words[0] not in ("run", "validate", "show", "sweep", "init"):
+    if words[0] not in ("run", "validate", "show", "sweep", "init", "training"):
         return
     (tmp_path / "TRACE.csv.gz").touch()
     (tmp_path / "mine" / "scenario").mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_commands_of_the_documents_are_valid(page, words, tmp_path, monkeypatch)
     if "--plugin" in words:
         _example(0, "docs_night_owl.py", tmp_path)
         _example(0, "docs_long_prompts.py", tmp_path, "add-a-tap.md")
-    if words[0] == "init":
+    if words[0] in ("init", "training"):
         assert main(words) == 0
         return
     if "scenario=chat" in words:  # what the page's own `init` has written
