@@ -1,4 +1,4 @@
-"""Every experiment runs, at a small size: its sweep, its table, its figures (`calibrate_gpu` has tests of its own)."""
+"""Every experiment runs, at a small size: its sweep, its table, its figures (those that fit parameters have tests of their own)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def test_every_experiment_is_named_here() -> None:
-    assert {folder.name for folder in EXPERIMENTS.iterdir() if folder.is_dir()} == {"01_cold_start_and_spot", "calibrate_gpu"}
+    named = {"01_cold_start_and_spot", "calibrate_gpu", "fit_batch_models", "fit_hardware"}
+    assert {folder.name for folder in EXPERIMENTS.iterdir() if folder.is_dir()} == named
 
 
 def test_cold_start_and_spot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
