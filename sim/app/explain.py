@@ -20,6 +20,7 @@ from sim.perf.serving import Host, Serving, serving_bytes, serving_memory, servi
 from sim.perf.steptime import StepModel
 from sim.perf.training import efficiency_for, peak_flops_per_s
 from sim.scenario import Scenario
+from sim.scenario.model import TABLE
 from sim.scenario.optimizations import NGRAM
 from sim.scenario.resolve import ReplicaKind, Resolved, ResolvedPool, host_of, loading_s, resolve, serving_of
 
@@ -117,7 +118,9 @@ class Explanation:
     Parameters
     ----------
     prompt_tokens, output_tokens : of the mean request. tpot_target_s : that the rates keep, None for none.
-    usd_per_hour : of a replica. outcomes : as it is, then every optimization that can be applied. refused : name -> why not.
+    usd_per_hour : of a replica. own_table : whether the deployment has step times of its own. They say nothing of other types, so
+        that all here are of the roofline.
+    outcomes : as it is, then every optimization that can be applied. refused : name -> why not.
     """
 
     deployment: str
@@ -129,6 +132,7 @@ class Explanation:
     output_tokens: float
     tpot_target_s: float | None
     usd_per_hour: float
+    own_table: bool
     outcomes: tuple[Outcome, ...]
     refused: dict[str, str]
 
@@ -249,6 +253,7 @@ def _explained(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], wi
         *lengths,
         bench.tpot_target_s,
         usd_per_hour,
+        kind.config.perf == TABLE,
         tuple(outcomes),
         refused,
     )

@@ -36,6 +36,8 @@ def _show(table: Explanation, sources: bool, console: Console) -> None:
     request = f"mean request {table.prompt_tokens:,.0f} tokens in, {table.output_tokens:,.0f} out"
     _print(f"{table.deployment} on {table.pool}: {where}", console)
     _print(f"{request}; {target}; closed forms, no queueing", console)
+    if table.own_table:
+        _print("step times of the roofline: the deployment's own table says nothing of other types", console)
     console.print(_changes(table))
     console.print(_costs(table))
     for name, reason in table.refused.items():
