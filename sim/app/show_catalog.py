@@ -55,7 +55,19 @@ def _pool_numbers(pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:
     accelerator, grid, energy = pool.accelerator, pool.grid, resolved.scenario.energy
     yield _row(about, "host power", pool.instance.host_w, "W", pool.instance.provenance)
     yield _row(about, f"{accelerator.name} limit", accelerator.tdp_w, "W", accelerator.provenance)
+    if config.power_cap_w is not None:
+        yield Number(about, f"{accelerator.name} power cap", config.power_cap_w, "W", SCENARIO, "assumed")
     yield _row(about, f"{accelerator.name} idle", accelerator.idle_w, "W", accelerator.provenance)
+    power = accelerator.power
+    for name, value, unit in (
+        ("above idle while kernels run", power.kernel * accelerator.tdp_w, "W"),
+        ("byte of memory", power.byte_pj, "pJ"),
+        ("byte of the cache", power.context_byte_pj, "pJ"),
+        *((f"operation in {dtype}", power.flop_pj[dtype], "pJ") for dtype in accelerator.dense_tflops),
+        ("power of a step, off by at most", 100 * power.error_band, "%"),
+        ("  with experts", 100 * power.expert_error_band, "%"),
+    ):
+        yield _row(about, f"{accelerator.name} {name}", value, unit, power.provenance)
     for name, own, value, unit, provenance in (
         ("carbon", energy.gco2_per_kwh, grid.gco2_per_kwh, "g/kWh", grid.provenance),
         ("electricity", energy.usd_per_kwh, grid.usd_per_kwh, "USD/kWh", grid.site_provenance),

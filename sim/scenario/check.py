@@ -9,6 +9,7 @@ from decimal import Decimal, DecimalException
 from zoneinfo import ZoneInfo, available_timezones
 
 from sim.catalog.loader import Catalog, load_catalog
+from sim.domain.hardware import Accelerator
 from sim.errors import InputError, Problems
 from sim.policies.taps.base import check_table
 from sim.scenario.check_fleet import check_deployment, check_quotas
@@ -220,7 +221,17 @@ def _check_pool(path: str, pool: Pool, catalog: Catalog, problems: Problems) -> 
     _check_spot(f"{path}.spot", pool.spot, catalog, problems)
     if pool.price_usd_per_hour is not None:
         _check_price(f"{path}.price_usd_per_hour", pool.price_usd_per_hour, problems)
+    if instance is not None and pool.power_cap_w is not None:
+        _check_power_cap(f"{path}.power_cap_w", pool.power_cap_w, catalog.accelerators[instance.accelerator], problems)
     _check_cold_start(f"{path}.cold_start", pool.cold_start, catalog, problems)
+
+
+def _check_power_cap(path: str, cap_w: float, accelerator: Accelerator, problems: Problems) -> None:
+    """Check a limit of power: what can be set on the board, and above what it draws when idle."""
+    least_w, most_w = max(accelerator.min_power_w, accelerator.idle_w), accelerator.tdp_w
+    fine = accelerator.min_power_w <= cap_w <= most_w and cap_w > accelerator.idle_w
+    message = f"is no power limit of {accelerator.name}, which draws {accelerator.idle_w:g} W idle"
+    problems.check(fine, path, cap_w, message, f"{least_w:g} to {most_w:g}")
 
 
 def _check_spot(path: str, spot: Spot, catalog: Catalog, problems: Problems) -> None:

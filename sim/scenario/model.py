@@ -233,6 +233,7 @@ class Pool:
     capacity_retry_s : a zone that had no capacity is not asked again for so long.
     price_usd_per_hour : one's own price as a decimal in text; None takes the catalog's.
     electricity_billed : whether energy is a line of the bill (own machines) or in the price (clouds).
+    power_cap_w : limit of each accelerator's power in watts, below its own; steps that would draw more take longer. None for none.
     """
 
     instance: str = "p5.4xlarge"
@@ -245,6 +246,7 @@ class Pool:
     spot: Spot = field(default_factory=Spot)
     price_usd_per_hour: str | None = None
     electricity_billed: bool = False
+    power_cap_w: float | None = None
     cold_start: ColdStart = field(default_factory=ColdStart)
 
 

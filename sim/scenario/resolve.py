@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
@@ -10,6 +11,7 @@ from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.memory import KvCapacity
 from sim.perf.serving import Host, Serving, serving_bytes, serving_memory, serving_step
+from sim.perf.power_cap import capped_step_model
 from sim.perf.steptime import LONGEST_TABLE, StepModel
 from sim.perf.table import table_step_model
 from sim.perf.table_reader import read_step_table
@@ -156,16 +158,25 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
     if batcher is not None:
         served = batcher.served(pool.accelerator, catalog)
         load_bytes = batcher.weights_gb * 1e9 if served is None else served.weight_bytes
-        step = batcher.step_model(pool.accelerator, served)
+        step = _capped(lambda accelerator: batcher.step_model(accelerator, served), pool)
         stages_s = _stages_s(pool, catalog, load_bytes)
         return ReplicaKind(name, pool.name, deployment, None, None, None, step, 0, None, load_bytes, stages_s, served)
     model, engine = catalog.models[deployment.model], catalog.engines[deployment.engine]
     serving, host = serving_of(deployment, model, catalog), host_of(deployment, pool.accelerator, engine, catalog)
     fit = host.fit_of(deployment.weight_dtype)
     memory = serving_memory(serving, host) if deployment.kv_tokens is None else None
-    step = serving_step(serving, host)
-    if deployment.perf == TABLE:
-        step = _by_table(step, deployment, pool.accelerator, engine)
+
+    def step_on(accelerator: Accelerator) -> StepModel:
+        made = serving_step(serving, replace(host, accelerator=accelerator))
+def _capped(step_on: Callable[[Accelerator], StepModel], pool: ResolvedPool) -> StepModel:
+    """Return the step model of a replica on a pool's accelerators, under the pool's power limit."""
+    cap_w = pool.config.power_cap_w
+    return step_on(pool.accelerator) if cap_w is None else capped_step_model(step_on, pool.accelerator, cap_w)
+
+
+        return _by_table(made, deployment, accelerator, engine) if deployment.perf == TABLE else made
+
+    step = _capped(step_on, pool)
     kv_tokens = deployment.kv_tokens if memory is None else memory.tokens
     assert kv_tokens is not None
     load_bytes = serving_bytes(serving)
