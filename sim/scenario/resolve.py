@@ -10,8 +10,8 @@ from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
 from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.memory import KvCapacity
-from sim.perf.serving import Host, Serving, serving_bytes, serving_memory, serving_step
 from sim.perf.power_cap import capped_step_model
+from sim.perf.serving import Host, Serving, serving_bytes, serving_memory, serving_step
 from sim.perf.steptime import LONGEST_TABLE, StepModel
 from sim.perf.table import table_step_model
 from sim.perf.table_reader import read_step_table
@@ -168,12 +168,6 @@ def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalo
 
     def step_on(accelerator: Accelerator) -> StepModel:
         made = serving_step(serving, replace(host, accelerator=accelerator))
-def _capped(step_on: Callable[[Accelerator], StepModel], pool: ResolvedPool) -> StepModel:
-    """Return the step model of a replica on a pool's accelerators, under the pool's power limit."""
-    cap_w = pool.config.power_cap_w
-    return step_on(pool.accelerator) if cap_w is None else capped_step_model(step_on, pool.accelerator, cap_w)
-
-
         return _by_table(made, deployment, accelerator, engine) if deployment.perf == TABLE else made
 
     step = _capped(step_on, pool)
@@ -182,6 +176,12 @@ def _capped(step_on: Callable[[Accelerator], StepModel], pool: ResolvedPool) -> 
     load_bytes = serving_bytes(serving)
     stages_s = _stages_s(pool, catalog, load_bytes)
     return ReplicaKind(name, pool.name, deployment, model, engine, fit, step, kv_tokens, memory, load_bytes, stages_s)
+
+
+def _capped(step_on: Callable[[Accelerator], StepModel], pool: ResolvedPool) -> StepModel:
+    """Return the step model of a replica on a pool's accelerators, under the pool's power limit."""
+    cap_w = pool.config.power_cap_w
+    return step_on(pool.accelerator) if cap_w is None else capped_step_model(step_on, pool.accelerator, cap_w)
 
 
 def _by_table(base: StepModel, deployment: Deployment, accelerator: Accelerator, engine: Engine) -> StepModel:
