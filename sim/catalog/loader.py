@@ -11,9 +11,22 @@ from typing import Any
 
 from sim.catalog.batch_checks import accelerator_class, check_batch_fit, check_batch_model
 from sim.catalog.checks import check_accelerator, check_model, check_training_efficiency
+from sim.catalog.fit_rules import completed_fits
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
 from sim.domain.batch_models import BatchFit, BatchModel
-from sim.domain.hardware import Accelerator, ColdStart, Engine, Grid, InstanceType, PowerFit, Provenance, StepFit
+from sim.domain.hardware import (
+    WEIGHT_TYPES,
+    Accelerator,
+    ColdStart,
+    Engine,
+    FitRule,
+    Grid,
+    InstanceType,
+    PowerFit,
+    Provenance,
+    StepFit,
+    TypeRule,
+)
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
 from sim.domain.spot import Phases, SpotMarket, SpotNotice, SpotPrice
@@ -27,6 +40,8 @@ KINDS: dict[str, type[Any]] = {
     "models": Model,
     "engines": Engine,
     "fits": StepFit,
+    "fit_rules": FitRule,
+    "type_rules": TypeRule,
     "batch_models": BatchModel,
     "batch_fits": BatchFit,
     "cold_starts": ColdStart,
@@ -48,6 +63,7 @@ FILES = (
     "models_moe",
     "engines",
     "fits",
+    "fit_rules",
     "batch_models",
     "batch_fits",
     "cold_starts",
@@ -67,7 +83,8 @@ class Catalog:
 
     Parameters
     ----------
-    fits : by "accelerator/kernels/weight type", for instance "h100-sxm/vllm/bf16". grids : by cloud region.
+    fits : by "accelerator/kernels/weight type", for instance "h100-sxm/vllm/bf16": rows of the files, and those that rules make of
+        them (`sim.catalog.fit_rules`). fit_rules, type_rules : by accelerator and by weight type. grids : by cloud region.
     batch_models : served in whole batches. batch_fits : by "accelerator/family", or "gpu/family" and "cpu/family" for the rest.
     cold_starts : by stage or variant of a stage ("pending", "warming_eager") and by storage ("object_store", "nvme").
     spot_notices : by cloud. spot_prices : by instance type.
@@ -87,6 +104,8 @@ class Catalog:
     models: dict[str, Model] = field(default_factory=dict)
     engines: dict[str, Engine] = field(default_factory=dict)
     fits: dict[str, StepFit] = field(default_factory=dict)
+    fit_rules: dict[str, FitRule] = field(default_factory=dict)
+    type_rules: dict[str, TypeRule] = field(default_factory=dict)
     batch_models: dict[str, BatchModel] = field(default_factory=dict)
     batch_fits: dict[str, BatchFit] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
@@ -240,12 +259,20 @@ def _merged(
         if not problems.check(kind in KINDS, kind, kind, "the catalog has no such kind", choices=KINDS):
             continue
         for name, row in rows.items():
-            old = merged[kind].get(name, {})
+            old = merged[kind].get(name) or _derived_row(kind, name)
             new = {key: value for key, value in old.items() if key not in PROVENANCE_KEYS} | row
             if isinstance(old.get("on_demand"), dict) and isinstance(row.get("on_demand"), dict):
                 new["on_demand"] = old["on_demand"] | row["on_demand"]
             merged[kind][name] = new
     return merged
+
+
+def _derived_row(kind: str, name: str) -> dict[str, Any]:
+    """Return the fields of a row that only a rule of the package makes, so that an overlay may change some of them; or none."""
+    row = _package_catalog().fits.get(name) if kind == "fits" else None
+    if row is None:
+        return {}
+    return {entry.name: getattr(row, entry.name) for entry in fields(row) if entry.name not in ("name", "provenance")}
 
 
 def _build(sections: Mapping[str, Mapping[str, Any]], problems: Problems) -> Catalog:
@@ -257,6 +284,9 @@ def _build(sections: Mapping[str, Mapping[str, Any]], problems: Problems) -> Cat
             if made is not None:
                 _check(kind, name, made, sections, problems)
                 tables[kind][name] = made
+    if not len(problems):
+        rules = tables["fit_rules"], tables["type_rules"]
+        tables["fits"] = completed_fits(tables["accelerators"], tables["fits"], *rules)
     return Catalog(**tables)
 
 
@@ -293,6 +323,14 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         if problems.check(len(parts) == 3, path, name, "not a key", "accelerator/kernels/weight type"):
             exists("accelerators", parts[0], "")
         problems.check(row.overlap <= 1, f"{path}.overlap", row.overlap, "out of range", "0 to 1")
+    elif isinstance(row, FitRule):
+        exists("accelerators", name, "")
+        for where, like in ((".like", row.like), (".link_like", row.link_like or row.like)):
+            exists("accelerators", like, where)
+        problems.check(row.validity != "fitted", f"{path}.validity", row.validity, "a rule fits nothing", "transferred, assumed")
+    elif isinstance(row, TypeRule):
+        for type_name in (name, *row.between):
+            problems.check(type_name in WEIGHT_TYPES, f"{path}.between", type_name, "not a weight type", choices=WEIGHT_TYPES)
     elif isinstance(row, Engine):
         families = {key.split("/")[1] for key in sections["fits"] if key.count("/") == 2}
         problems.check(

@@ -33,6 +33,7 @@ POSITIVE = {
     "eta_link",
     "eta_memory",
     "eta_weights",
+    "expert_scale",
     "head_dim",
     "heads",
     "hidden",

@@ -147,16 +147,42 @@ class InstanceType:
     provenance: Provenance
 
 
+# Bytes per weight, and the arithmetic in which the linear layers run; nvfp4 is 4 bits and one fp8 scale for 16 weights,
+# mxfp4 4 bits and one scale of 8 bits for 32.
+WEIGHT_TYPES: dict[str, tuple[float, str]] = {
+    "fp32": (4.0, "tf32"),
+    "bf16": (2.0, "bf16"),
+    "fp8": (1.0, "fp8"),
+    "w8a8": (1.0, "int8"),
+    "int8_wo": (1.0, "bf16"),
+    "int4_wo": (0.5, "bf16"),
+    "nvfp4": (0.5625, "fp4"),
+    "mxfp4": (0.53125, "bf16"),
+}
+
+
 @dataclass(frozen=True)
 class StepFit:
-    """Fitted efficiencies of one (accelerator, kernel family, arithmetic type); symbols of the step model.
+    """Efficiencies of the kernels of one (accelerator, kernel family, weight type); used by `sim.perf.kernel_times`.
 
     Parameters
     ----------
-    eta_compute, eta_weights, eta_attention, eta_kv, eta_link : fractions of the datasheet peaks reached.
-    layer_s : launch and small-kernel time per layer. allreduce_s : latency of one all-reduce.
-    overlap : kappa, 0 is perfect overlap of compute and weight read, 1 is none.
+    eta_compute, eta_weights : fractions of the datasheet peaks that matrix products reach: operations, and reading weights.
+    eta_attention, eta_kv : that attention reaches: operations in a prefill, and reading the cache in a decode.
+    overlap : share of the shorter of computing and reading that the longer one does not hide; 0 is a perfect roofline.
+    wave_columns : columns of output that the last wave of tiles of a product costs, because it is not full.
+    activation_bytes : bytes moved between kernels for each number that a split matrix takes or gives (casts, activations).
+    layer_s : launches and small kernels of a layer. prefill_layer_s : what a layer of a prefill takes more than one of a decode,
+        whose launches are replayed; query_key_norm_s : more, where queries and keys are normalised.
+    allreduce_s : latency of an all-reduce of two accelerators; allreduce_growth : its factor for each doubling.
+    eta_link : fraction of the link's peak with two accelerators; link_growth : factor by which it falls for each doubling.
+    eta_expert_compute, eta_expert_weights : as the first two, of routed experts. expert_layer_s : to route, permute and combine.
+    expert_rows : tokens that an expert in use costs more, because its last tile is not full. expert_spread : tokens that choose
+        experts independently, as a share of all. routing_bytes : bytes moved for each number of the hidden state, for each
+        expert of a token.
     validity : "fitted" (to this accelerator), "transferred" (from another one) or "assumed".
+    band : share by which a step time may be off, either way, in 90 of 100 cases; decode_band, prefill_band : for steps that are all
+        decode or all prompt; expert_band : for models with experts.
     """
 
     name: str
@@ -164,12 +190,74 @@ class StepFit:
     eta_weights: float
     eta_attention: float
     eta_kv: float
-    layer_s: float
-    allreduce_s: float
-    eta_link: float
     overlap: float
+    wave_columns: float
+    activation_bytes: float
+    layer_s: float
+    prefill_layer_s: float
+    query_key_norm_s: float
+    allreduce_s: float
+    allreduce_growth: float
+    eta_link: float
+    link_growth: float
+    eta_expert_compute: float
+    eta_expert_weights: float
+    expert_layer_s: float
+    expert_rows: float
+    expert_spread: float
+    routing_bytes: float
+    band: float
+    decode_band: float
+    prefill_band: float
+    expert_band: float
     validity: str
     provenance: Provenance
+    notes: str = field(default="")
+
+
+@dataclass(frozen=True)
+class FitRule:
+    """Where the efficiencies of an accelerator without measurements come from; named after the accelerator.
+
+    Parameters
+    ----------
+    like : accelerator whose rows are taken. validity : "transferred" or "assumed", at best, of the rows that come of it.
+    least_band : bands are this or those of the row taken, whichever is wider.
+    link_like : accelerator whose all-reduces are taken instead; empty for those of `like`.
+    eta_compute, eta_weights, eta_attention, eta_kv, layer_s : of its bf16 rows, in place of those taken; 0 leaves them. Rows of
+        other weight types are changed by the same factor.
+    """
+
+    name: str
+    like: str
+    validity: str
+    least_band: float
+    provenance: Provenance
+    link_like: str = ""
+    eta_compute: float = 0.0
+    eta_weights: float = 0.0
+    eta_attention: float = 0.0
+    eta_kv: float = 0.0
+    layer_s: float = 0.0
+    notes: str = field(default="")
+
+
+@dataclass(frozen=True)
+class TypeRule:
+    """How rows of a weight type come from the bf16 row of the same accelerator and kernels; named after the type.
+
+    Efficiencies change by the factor, and times by the difference, from bf16 to this type where both were fitted.
+
+    Parameters
+    ----------
+    between : types whose changes are averaged where no accelerator has this one; bf16 itself changes nothing.
+    least_band : bands are this or those of the bf16 row, whichever is wider.
+    """
+
+    name: str
+    least_band: float
+    provenance: Provenance
+    between: tuple[str, ...] = ()
     notes: str = field(default="")
 
 
@@ -179,10 +267,16 @@ class Engine:
 
     Parameters
     ----------
-    kernel_scale : factor on kernel time. step_s : constant per step. sequence_s : per sampled sequence.
+    kernel_scale : factor on kernel time. expert_scale : a further one on that of routed experts, whose kernels differ most between
+        engines and their versions. step_s : constant per step. sequence_s : per sampled sequence.
+    token_s : per token of a step, on top of kernels: element-wise work that a stack has not fused.
+    launch_layer_s : time in which the host launches the kernels of a layer. The accelerator works meanwhile, so that linear layers
+        take at least layers x launch_layer_s; 0 for stacks that replay a recorded graph.
     front_end_s : HTTP, tokeniser and scheduling time added to every request's TTFT and E2E.
     block_tokens : KV block size. memory_utilization : share of accelerator memory the engine may use.
     kernels : family of `StepFit` rows it uses.
+    tpot_band, ttft_band : how far nine of ten measured values lie below and above what is simulated, as two shares of it, each model
+        judged by constants fitted without it; empty where nothing was measured.
     """
 
     name: str
@@ -194,6 +288,11 @@ class Engine:
     block_tokens: int
     memory_utilization: float
     provenance: Provenance
+    expert_scale: float = 1.0
+    token_s: float = 0.0
+    launch_layer_s: float = 0.0
+    tpot_band: tuple[float, ...] = ()
+    ttft_band: tuple[float, ...] = ()
     notes: str = field(default="")
 
 

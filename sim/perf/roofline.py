@@ -1,35 +1,29 @@
-"""Constants of a step from model, accelerator, fitted efficiencies and engine: a roofline, costs per layer, an engine layer."""
+"""Tables of a step from model, accelerator, fitted efficiencies and engine: the time of kernels, and an engine layer over it."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from sim.domain.hardware import WEIGHT_TYPES as WEIGHT_TYPES
 from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.errors import Problems
-from sim.perf.power import StepWork, step_energies
-from sim.perf.steptime import StepModel, closed_form
+from sim.perf.kernel_times import KernelTimes, table_length
+from sim.perf.power import KernelSeconds, StepEnergies, step_energies
+from sim.perf.steptime import Context, StepModel, fx
+from sim.perf.work import Floats, step_work
 
 # Handing activations from one pipeline stage to the next: 100 Gbit/s of network per accelerator and 30 us. Source: AWS p4d has
 # 400 Gbit/s for 8 accelerators, p5 3,200; general knowledge, 2026-11-23, assumed.
 STAGE_LINK_BYTES_PER_NS = 12.5
 STAGE_LINK_NS = 30_000.0
 
-# Bytes per weight, and the arithmetic in which the linear layers run; nvfp4 is 4 bits and one fp8 scale for 16 weights.
-WEIGHT_TYPES: dict[str, tuple[float, str]] = {
-    "fp32": (4.0, "tf32"),
-    "bf16": (2.0, "bf16"),
-    "fp8": (1.0, "fp8"),
-    "w8a8": (1.0, "int8"),
-    "int8_wo": (1.0, "bf16"),
-    "int4_wo": (0.5, "bf16"),
-    "nvfp4": (0.5625, "fp4"),
-}
+# Types of expert weights alone; everything else of such a model stays in bf16 (gpt-oss model card, from memory).
+EXPERTS_ONLY = frozenset({"mxfp4"})
 KV_BYTES = {"bf16": 2, "fp8": 1}
-# Share of the link's bandwidth that an all-reduce gets over PCIe; 8 cards are not modelled
-# (research note on hardware, read 2026-11-23, fitted on L40S).
-PCIE_LINK_SHARE = {1: 1.0, 2: 1.0, 4: 0.33}
-ELEMENTWISE_BYTES = 40
+# Steps of up to so many tokens are computed one by one; beyond, a table goes on as it ends. Experts are all in use long before.
+MOST_TOKENS = 1 << 14
+MOST_SEQUENCES = 1 << 11
 
 
 def check_parallel(
@@ -71,6 +65,60 @@ def check_parallel(
     problems.check(tensor_parallel in splits, f"{path}.tensor_parallel", tensor_parallel, message, allowed)
 
 
+def kernel_times(
+    model: Model,
+    accelerator: Accelerator,
+    fit: StepFit,
+    *,
+    weight_dtype: str,
+    kv_dtype: str,
+    tensor_parallel: int,
+    weight_share: float = 1.0,
+    linear_speed: float = 1.0,
+) -> KernelTimes:
+    """Return the times of a step's kernels alone, as functions of what is in the step.
+
+    Parameters
+    ----------
+    fit : row of the accelerator, the engine's kernels and the weight type. weight_dtype : key of `WEIGHT_TYPES`.
+    kv_dtype : "bf16" or "fp8". tensor_parallel : accelerators of a stage.
+    weight_share : of the bytes of linear layers that are read (sparse weights). linear_speed : of matrix products, 1 is dense.
+
+    Raises
+    ------
+    InputError : the accelerator lacks the arithmetic, or the model cannot be split like this.
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> catalog = load_catalog()
+    >>> llama, h100 = catalog.models["llama-3.1-8b"], catalog.accelerators["h100-sxm"]
+    >>> kinds = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
+    >>> kernels = kernel_times(llama, h100, catalog.fits["h100-sxm/vllm/bf16"], **kinds)
+    >>> bool(kernels.tokens_s(np.array([1.0]))[0] > 2 * 6.979e9 / 3.35e12)  # the weights are read once
+    True
+    """
+    problems = Problems()
+    settings = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype, "tensor_parallel": tensor_parallel}
+    check_parallel(model, accelerator, **settings, path=model.name, problems=problems)  # type: ignore[arg-type]
+    problems.raise_if_any()
+    weight_bytes, arithmetic = WEIGHT_TYPES[weight_dtype]
+    plain_bytes, plain_arithmetic = WEIGHT_TYPES["bf16" if weight_dtype in EXPERTS_ONLY else weight_dtype]
+    return KernelTimes(
+        model=model,
+        accelerator=accelerator,
+        fit=fit,
+        tensor_parallel=tensor_parallel,
+        weight_bytes=weight_bytes,
+        plain_weight_bytes=plain_bytes,
+        kv_bytes=KV_BYTES[kv_dtype],
+        flops_per_s=accelerator.dense_tflops[arithmetic] * 1e12,
+        plain_flops_per_s=accelerator.dense_tflops[plain_arithmetic] * 1e12,
+        weight_share=weight_share,
+        linear_speed=linear_speed,
+    )
+
+
 def step_model(
     model: Model,
     accelerator: Accelerator,
@@ -81,34 +129,37 @@ def step_model(
     kv_dtype: str,
     tensor_parallel: int,
     pipeline_parallel: int = 1,
+    weight_share: float = 1.0,
+    linear_speed: float = 1.0,
 ) -> StepModel:
-    """Return the constants of a step of one replica: a roofline with fitted efficiencies, a per-layer cost and an engine layer.
+    """Return the tables of a step of one replica: the kernels' time times s, and the engine's o_0 + o_s n_out.
 
-    With N the linear parameters, H = V h those of the head, w bytes a weight, t the tensor-parallel degree, peaks F and BW from the
-    datasheet and eta, tau, alpha, kappa of the fit::
+    With the efficiencies eta of the fit, peaks F and BW of the datasheet, t accelerators and max* (a, b) = max + overlap min::
 
-        T_c = (2 N n + 2 H n_out) / (t eta_c F)           T_w = (N w + 2 H) / (t eta_w BW)
-        T = s [max(T_c, T_w) + kappa min(T_c, T_w) + 4 L n_h d S / (t eta_a F_bf16)
-               + (2 L max(n_kv/t, 1) d b_kv C + 40 L h n) / (eta_kv BW) + L tau
-               + (t > 1) (2 L alpha + 8 L h n (t - 1) / (t eta_l B_link))] + o_0 + o_s n_out
+        tokens[n]     = max(s [sum over matrices of max*(2 K (n N + min(n, 128) X) / (eta_c F), K N w / (eta_w BW))
+                               + e experts, element-wise traffic, two all-reduces a layer, L layer_s], L launch)
+                        + s prefill(n) + o_t n + o_0
+        sampled[m]    = s max*(2 V h m / (t eta F_bf16), 2 V h / (t eta_w BW)) + o_s m
+        attention     = s 4 L n_h d / (t eta_a F_bf16) per unit of S
+        context(B, C) = s [bytes of KV in C / (eta_kv BW) - prefill(B)]
 
-    Energy per step of the replica's t accelerators is t TDP T min(1, base + memory u_m + compute u_c) with u_m = bytes / (BW T) and
-    u_c = FLOPs / (F T), on one accelerator and against datasheet peaks. Bytes are those of the formula above (weights, KV,
-    element-wise traffic). FLOPs are 2 N n + 2 H n_out in the weights' arithmetic and 4 L n_h d (S + C) in bf16: the attention of a
-    decoding token costs as many operations per cached token as that of a prefill.
+    All terms are in `KernelTimes`. A step of decoding sequences alone has no `prefill`: what its table of tokens has of it is
+    taken back by `context`. Layers with a window have a knot there, and cost a prompt a whole window for each token.
+
+    Energy is that of the work of `sim.perf.work`, by the power model of the accelerator (`step_energies`).
 
     Parameters
     ----------
     fit : row of the accelerator, the engine's kernels and the weight type. weight_dtype : key of `WEIGHT_TYPES`.
     kv_dtype : "bf16" or "fp8". tensor_parallel : accelerators of a stage. pipeline_parallel : stages; a step passes them one after
         the other, with a hand-over between two, and no two batches overlap: memory grows, speed does not (a lower bound).
+    weight_share : of the bytes of linear layers that are read (sparse weights). linear_speed : of matrix products, 1 is dense.
 
     Raises
     ------
     InputError : the accelerator lacks the arithmetic, or the model cannot be split like this.
 
-    Source: research note on hardware, sections 2 and 6 (2026-11-23); form and kappa chosen on kernel-composed step times, power
-    fitted to the ML.ENERGY leaderboard.
+    Source: forms and efficiencies fitted to kernel-composed step times (`experiments/fit_hardware`, 2026-11-23).
 
     Examples
     --------
@@ -124,62 +175,88 @@ def step_model(
     ...     kv_dtype="bf16",
     ...     tensor_parallel=1,
     ... )
-    >>> round(step.step_fx(n=1, n_out=1, s_twice=0, context=512, decoding=1) / ONE_NS_FX / 1e6, 2)  # ms
-    7.43
+    >>> round(step.step_fx(n=1, n_out=1, s_twice=0, context=512, decoding=1) / ONE_NS_FX / 1e6, 1)  # ms
+    7.4
     """
-    problems = Problems()
-    settings = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype, "tensor_parallel": tensor_parallel}
-    check_parallel(model, accelerator, **settings, path=model.name, problems=problems)  # type: ignore[arg-type]
-    problems.raise_if_any()
-
-    weight_bytes, arithmetic = WEIGHT_TYPES[weight_dtype]
-    t, layers, hidden = tensor_parallel, model.layers, model.hidden
-    flops_per_s = accelerator.dense_tflops[arithmetic] * 1e12
-    attention_flops_per_s = accelerator.dense_tflops["bf16"] * 1e12
-    bytes_per_s = accelerator.bandwidth_gb_per_s * 1e9
-    # On one accelerator: operations per token, per sampled sequence and per unit of S or C; bytes per step, token and unit of C.
-    token_flops, head_flops = 2 * model.linear_parameters / t, 2 * model.head_parameters / t
-    attention_flops = 4 * layers * model.heads * model.head_dim / t
-    read_bytes = (model.linear_parameters * weight_bytes + 2 * model.head_parameters) / t
-    token_bytes = ELEMENTWISE_BYTES * layers * hidden
-    context_bytes = 2 * layers * max(model.kv_heads / t, 1) * model.head_dim * KV_BYTES[kv_dtype]
-    allreduce_s, link_s = 0.0, 0.0
-    if t > 1:
-        share = PCIE_LINK_SHARE[t] if accelerator.link == "pcie" else 1.0
-        allreduce_s = 2 * layers * fit.allreduce_s
-        link_s = 8 * layers * hidden * (t - 1) / (t * fit.eta_link * share * accelerator.link_gb_per_s * 1e9)
-    hand_overs = pipeline_parallel - 1
-    hand_over_ns = hand_overs * 2 * hidden / STAGE_LINK_BYTES_PER_NS
-    kernel_ns = engine.kernel_scale * 1e9
-    few = np.arange(2.0)  # the energies are affine in tokens and sampled sequences: two points say it all
-    work = StepWork(
-        arithmetic=arithmetic,
-        tokens_flops=token_flops * few,
-        tokens_bytes=read_bytes + token_bytes * few,
-        sampled_flops=head_flops * few,
-        sampled_bytes=np.zeros(2),
-        attention_flops=attention_flops,
-        context_flops=attention_flops,
-        context_bytes=context_bytes,
-    )
-    energies = step_energies(accelerator, work, accelerators=t)
-    weights_j, after_j = map(float, energies.tokens_j)
-    head_ns = kernel_ns * head_flops / (fit.eta_compute * flops_per_s)
-    return closed_form(
-        linear_ns=kernel_ns * token_flops / (fit.eta_compute * flops_per_s),
-        weights_ns=kernel_ns * read_bytes / (fit.eta_weights * bytes_per_s),
-        overlap=fit.overlap,
-        attention_ns=kernel_ns * attention_flops / (fit.eta_attention * attention_flops_per_s),
-        token_ns=kernel_ns * (token_bytes / (fit.eta_kv * bytes_per_s) + link_s) + hand_over_ns,
-        fixed_ns=kernel_ns * (layers * fit.layer_s + allreduce_s) + hand_overs * STAGE_LINK_NS + engine.step_s * 1e9,
-        sequence_ns=head_ns + engine.sequence_s * 1e9,
-        context_ns=kernel_ns * context_bytes / (fit.eta_kv * bytes_per_s),
-        tdp_w=energies.tdp_w + t * hand_overs * accelerator.idle_w,
-        base_w=energies.base_w + t * hand_overs * accelerator.idle_w,
-        weights_j=weights_j,
-        token_j=after_j - weights_j,
-        sequence_j=float(energies.sampled_j[1] - energies.sampled_j[0]),
+    kinds = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype, "tensor_parallel": tensor_parallel}
+    shares = {"weight_share": weight_share, "linear_speed": linear_speed}
+    kernels = kernel_times(model, accelerator, fit, **kinds, **shares)  # type: ignore[arg-type]
+    scale_ns, hand_overs = engine.kernel_scale * 1e9, pipeline_parallel - 1
+    tokens, sampled = np.arange(MOST_TOKENS + 1.0), np.arange(MOST_SEQUENCES + 1.0)
+    hand_over_ns = hand_overs * (STAGE_LINK_NS + 2 * model.hidden / STAGE_LINK_BYTES_PER_NS * tokens)
+    prefill_ns = scale_ns * kernels.prefill_s(tokens)
+    kernels_ns = scale_ns * (kernels.tokens_s(tokens) + (engine.expert_scale - 1.0) * kernels.experts_s(tokens))
+    launched_ns = np.maximum(kernels_ns, 1e9 * engine.launch_layer_s * model.layers)
+    tokens_ns = launched_ns + prefill_ns + hand_over_ns + 1e9 * (engine.step_s + engine.token_s * tokens)
+    sampled_ns = scale_ns * kernels.sampled_s(sampled) + engine.sequence_s * 1e9 * sampled
+    tokens_fx, token_fx = _table(tokens_ns)
+    sampled_fx, sequence_fx = _table(sampled_ns)
+    energies = _energies(kernels, weight_dtype, engine.kernel_scale, max(len(tokens_fx), 2), max(len(sampled_fx), 2))
+    idle_w = tensor_parallel * hand_overs * accelerator.idle_w
+    kernel_w = tensor_parallel * accelerator.power.kernel * accelerator.tdp_w
+    # Layers with a window read no more than it: above the knot the slope is that of the others, what they read is in the offset.
+    window = model.window_tokens if model.window_layers else 0
+    token_ns = scale_ns * kernels.cached_token_s
+    held_ns = window * model.window_layers * token_ns
+    whole = (fx(model.layers * token_ns), energies.context_j + energies.window_j)
+    rest = (fx((model.layers - model.window_layers) * token_ns), energies.context_j)
+    contexts = []
+    for decoding, back_ns in enumerate(prefill_ns[1 : len(_table(prefill_ns)[0]) + 1].tolist(), start=1):
+        back_j = kernel_w * back_ns * 1e-9
+        row = [Context(-fx(back_ns), whole[0], -back_j, whole[1])]
+        if window:
+            held_j = decoding * window * energies.window_j
+            row.append(Context(fx(decoding * held_ns) - fx(back_ns), rest[0], held_j - back_j, rest[1]))
+        contexts.append(tuple(row))
+    return StepModel(
+        tokens_fx=tokens_fx,
+        token_fx=token_fx,
+        sampled_fx=sampled_fx,
+        sequence_fx=sequence_fx,
+        attention_fx=fx(scale_ns * kernels.attention_s / 2),
+        knots_tokens=(0, window) if window else (0,),
+        contexts=tuple(contexts),
+        tokens_j=tuple(energies.tokens_j[: len(tokens_fx)].tolist()),
+        token_j=_last_step(energies.tokens_j),
+        sampled_j=tuple(energies.sampled_j[: len(sampled_fx)].tolist()),
+        sequence_j=_last_step(energies.sampled_j),
         attention_j=energies.attention_j,
-        context_j=energies.context_j,
+        tdp_w=energies.tdp_w + idle_w,
+        base_w=energies.base_w + idle_w,
         validity=fit.validity,
+        band=fit.expert_band if model.experts else fit.band,
     )
+
+
+def _table(times_ns: Floats) -> tuple[tuple[int, ...], int]:
+    """Return a table of times in fixed point, cut where it becomes a line, and the slope with which it goes on."""
+    kept = times_ns[: table_length(times_ns)]
+    return tuple(fx(time_ns) for time_ns in kept.tolist()), fx(_last_step(times_ns))
+
+
+def _last_step(values: Floats) -> float:
+    return float(values[-1] - values[-2]) if len(values) > 1 else 0.0
+
+
+def _energies(kernels: KernelTimes, weight_dtype: str, scale: float, tokens: int, sampled: int) -> StepEnergies:
+    """Return the energies of steps of up to so many tokens and sequences, of kernels slowed by a factor."""
+    n, n_out, model = np.arange(float(tokens)), np.arange(float(sampled)), kernels.model
+    work = step_work(
+        model,
+        weight_bytes=kernels.weight_bytes * kernels.weight_share,
+        plain_weight_bytes=kernels.plain_weight_bytes * kernels.weight_share,
+        arithmetic=WEIGHT_TYPES[weight_dtype][1],
+        kv_bytes=kernels.kv_bytes,
+        tensor_parallel=kernels.tensor_parallel,
+        tokens=n,
+        sampled=n_out,
+        weight_dtype=weight_dtype,
+    )
+    seconds = KernelSeconds(
+        tokens_s=scale * (kernels.tokens_s(n) + kernels.prefill_s(n)),
+        sampled_s=scale * kernels.sampled_s(n_out),
+        attention_s=scale * kernels.attention_s,
+        context_s=scale * (model.layers - model.window_layers) * kernels.cached_token_s,
+        window_s=scale * model.window_layers * kernels.cached_token_s,
+    )
+    return step_energies(kernels.accelerator, work, accelerators=kernels.tensor_parallel, kernels=seconds)

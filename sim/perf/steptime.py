@@ -56,6 +56,7 @@ class StepModel:
     tokens_j, token_j, sampled_j, sequence_j : energy above `base_w`, as the times. attention_j : per unit of S.
     tdp_w : power limit of the whole replica. base_w : power of an engine that steps, before everything else.
     validity : "fitted", "transferred" or "assumed", of the parameters behind the constants.
+    band : share by which a time may be off, either way, in 90 of 100 steps; 0 where it is not known.
 
     Raises
     ------
@@ -84,6 +85,7 @@ class StepModel:
     tdp_w: float = 0.0
     base_w: float = 0.0
     validity: str = "assumed"
+    band: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.tokens_fx) != len(self.tokens_j) or len(self.sampled_fx) != len(self.sampled_j):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sim.catalog.fit_rules import fit_key
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
 from sim.domain.models import Model
@@ -116,17 +117,6 @@ class Resolved:
     catalog: Catalog
     pools: dict[str, ResolvedPool]
     kinds: dict[tuple[str, str], ReplicaKind]
-
-
-def fit_key(accelerator: str, kernels: str, weight_dtype: str) -> str:
-    """Return the catalog key of a row of fitted efficiencies.
-
-    Examples
-    --------
-    >>> fit_key("h100-sxm", "vllm", "bf16")
-    'h100-sxm/vllm/bf16'
-    """
-    return f"{accelerator}/{kernels}/{weight_dtype}"
 
 
 def resolve(scenario: Scenario) -> Resolved:
