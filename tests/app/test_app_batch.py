@@ -14,8 +14,8 @@ from sim.schema import TABLES
 
 SHORT = {
     "vision_batcher": ["horizon=20s", "window=5s"],
-    "fraud_scoring": ["horizon=1s", "window=500ms"],
-    "ranking": ["horizon=1s", "window=500ms"],
+    "fraud_scoring": ["horizon=2s", "window=1s"],
+    "ranking": ["horizon=2s", "window=1s"],
     "image_classification": ["horizon=2s", "window=1s"],
     "embeddings": ["horizon=5s", "window=1s"],
     "night_batch": ["start=2026-09-15T21:58:00Z", "horizon=4min", "window=1min", "requests=1500", "seed=3"],
@@ -71,7 +71,7 @@ def test_commands_show_what_is_special_about_them(
         "vision_batcher": ("of the scenario, assumed", "batch of 32", "per 1,000 items of vision"),
         "fraud_scoring": ("roofline of fraud-gbt in fp32, assumed", "cpu/trees", "per 1,000 items of cards_on_cpu"),
         "ranking": ("roofline of dlrm-dcnv2 in bf16, assumed", "operations of an item", "per 1,000 items of feed_on_gpu"),
-        "image_classification": ("fitted (l4/convolution)", "MLPerf", "step times fitted: resnet_gpu on l4"),
+        "image_classification": ("fitted (l4/convolution)", "MLPerf", "fitted: resnet_gpu on l4"),
         "embeddings": ("bge-large-en-512 in fp8, transferred", "90 % band of batch times", "transferred: e5_gpu on l4"),
         "night_batch": ("nightly", "submit_at", "BATCH JOBS"),
     }[name]
