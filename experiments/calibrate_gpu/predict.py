@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import StepFit
-from sim.perf.roofline import step_model
+from sim.perf.roofline import kernel_times, step_model
 from sim.perf.steptime import ONE_NS_FX, StepModel
 
 from .table import Row
@@ -63,17 +63,50 @@ def fit_of(row: Row) -> StepFit:
 
 def kernels_of(row: Row, fit: StepFit) -> StepModel:
     """Return the step model of a row's model for kernels alone: no engine layer, and nothing sent between GPUs."""
+    return _kernels(row.model, row.layers, accelerator_of(row), row.dtype, row.tensor_parallel, fit)
+
+
+@lru_cache(maxsize=64)
+def _kernels(model: str, layers: int, accelerator: str, dtype: str, tensor_parallel: int, fit: StepFit) -> StepModel:
     catalog = _catalog()
-    engine = replace(catalog.engines["vllm-2026"], kernel_scale=1.0, step_s=0.0, sequence_s=0.0)
+    engine = replace(
+        catalog.engines["vllm-2026"],
+        kernel_scale=1.0,
+        expert_scale=1.0,
+        step_s=0.0,
+        sequence_s=0.0,
+        token_s=0.0,
+        launch_layer_s=0.0,
+    )
     return step_model(
+        replace(catalog.models[model], layers=layers),
+        catalog.accelerators[accelerator],
+        _alone(fit),
+        engine,
+        weight_dtype=dtype,
+        kv_dtype="bf16",
+        tensor_parallel=tensor_parallel,
+    )
+
+
+def _alone(fit: StepFit) -> StepFit:
+    """Return a fit under which nothing is sent between GPUs."""
+    return replace(fit, allreduce_s=0.0, eta_link=math.inf)
+
+
+def _step_s(row: Row, fit: StepFit) -> float:
+    """Return the time of a row's step under a fit, from the functions behind the tables of the step model: fast for one step."""
+    catalog = _catalog()
+    kernels = kernel_times(
         replace(catalog.models[row.model], layers=row.layers),
         catalog.accelerators[accelerator_of(row)],
-        replace(fit, allreduce_s=0.0, eta_link=math.inf),
-        engine,
+        _alone(fit),
         weight_dtype=row.dtype,
         kv_dtype="bf16",
         tensor_parallel=row.tensor_parallel,
     )
+    step = (row.n, row.n_out, row.s, row.decodes, row.c / max(row.decodes, 1))
+    return float(kernels.step_s(*(np.array([float(value)]) for value in step))[0])
 
 
 def predicted(row: Row, fit: StepFit) -> Predicted:
@@ -106,7 +139,7 @@ def refit(rows: Sequence[Row]) -> StepFit:
         return replace(start, **values)
 
     def residuals(factors: np.ndarray) -> np.ndarray:
-        return np.array([math.log(predicted(row, fit_at(factors)).step_s / row.step_s) for row in rows])
+        return np.array([math.log(_step_s(row, fit_at(factors)) / row.step_s) for row in rows])
 
     exact = {"xtol": 1e-12, "ftol": 1e-12, "gtol": 1e-12}  # so that rounded values do not depend on the machine
     best = least_squares(residuals, np.ones(len(FITTED)), bounds=(0.05, 20.0), loss="soft_l1", f_scale=0.1, **exact)

@@ -54,12 +54,12 @@ DENSE = (
     Parameter("link_growth", 1.1, 0.3, shared=True),
 )
 EXPERTS = (
-    Parameter("eta_expert_compute", 0.5, 0.5, shared=False, most=1.0),
-    Parameter("eta_expert_weights", 0.7, 0.3, shared=False, most=1.0),
-    Parameter("expert_layer_s", 2e-5, 1.0, shared=False),
-    Parameter("expert_rows", 16.0, 1.0, shared=False),
-    Parameter("expert_spread", 0.8, 0.5, shared=False, most=1.0),
-    Parameter("routing_bytes", 8.0, 0.5, shared=False),
+    Parameter("eta_expert_compute", 0.7, 0.4, shared=False, most=1.0),
+    Parameter("eta_expert_weights", 0.85, 0.2, shared=False, most=1.0),
+    Parameter("expert_layer_s", 1.5e-5, 1.0, shared=False),
+    Parameter("expert_rows", 16.0, 0.7, shared=False),
+    Parameter("expert_spread", 0.7, 0.2, shared=False, most=1.0),
+    Parameter("routing_bytes", 16.0, 0.5, shared=False),
 )
 # Computing and reading overlap almost wholly inside one product; 0 to 0.3 fit equally well.
 OVERLAP = 0.15

@@ -23,6 +23,7 @@ SOURCE = "our fit to kernel-composed step times of aiconfigurator 0.12.0, develo
 UNTUNED = {("h100-sxm", "vllm", "fp8"): "h100-sxm/trtllm/fp8"}
 # Only one model with experts has all types, so that none can be left out: bands are those in sample, wider by a factor (assumed).
 EXPERT_WIDENING = 1.5
+TOY = "qwen3-0.6b"
 
 
 @dataclass(frozen=True)
@@ -49,28 +50,41 @@ def errors(catalog: Catalog, tables: Iterable[Steps], fits: dict[str, StepFit]) 
     }
 
 
-def left_out(catalog: Catalog, tables: Sequence[Steps]) -> dict[str, Errors]:
-    """Return the errors of the steps of each model under a fit to the other models, by weight type."""
-    found: dict[str, list[Errors]] = {}
+def left_out(catalog: Catalog, tables: Sequence[Steps]) -> dict[str, dict[str, Errors]]:
+    """Return the errors of the steps of each model under a fit to the other models, by weight type and model."""
+    found: dict[str, dict[str, Errors]] = {}
     for model in sorted({steps.model for steps in tables}):
         others = fit(catalog, [steps for steps in tables if steps.model != model], DENSE, lambda _: START)
         for dtype, part in errors(catalog, [steps for steps in tables if steps.model == model], others).items():
-            found.setdefault(dtype, []).append(part)
-    return {
-        dtype: Errors(np.concatenate([part.error for part in parts]), np.concatenate([part.phase for part in parts]))
-        for dtype, parts in found.items()
-    }
+            found.setdefault(dtype, {})[model] = part
+    return found
 
 
-def band(error: Floats, widening: float = 1.0) -> float:
-    """Return the share that holds 90 of 100 errors, rounded up to a hundredth.
+def pooled(parts: Iterable[Errors]) -> Errors:
+    """Return the errors of several models as one."""
+    kept = list(parts)
+    return Errors(np.concatenate([part.error for part in kept]), np.concatenate([part.phase for part in kept]))
+
+
+def quantile_90(error: Floats) -> float:
+    """Return the size that 90 of 100 errors do not exceed."""
+    return float(np.quantile(np.abs(error), 0.9))
+
+
+def band(models: dict[str, Errors], phase: str = "") -> float:
+    """Return the share that holds 90 of 100 errors of all models left out and of each that is no toy, rounded up, and a hundredth.
+
+    The margin is for models between and beyond those of the table. The smallest one is launches alone, and counts in the pool only.
 
     Examples
     --------
-    >>> band(np.array([0.01] * 90 + [0.5] * 10)), band(np.array([-0.031] * 10))
-    (0.06, 0.04)
+    >>> near, far = (Errors(np.array([0.01] * 9 + [tail]), np.zeros(10, dtype=int)) for tail in (0.01, 0.4))
+    >>> band({"llama-3.1-8b": near}), band({"llama-3.1-8b": near, "llama-3.1-70b": far})
+    (0.02, 0.06)
     """
-    return ceil(100 * widening * float(np.quantile(np.abs(error), 0.9))) / 100
+    parts = {name: part.of(phase) if phase else part.error for name, part in models.items()}
+    each = [quantile_90(error) for name, error in parts.items() if name != TOY]
+    return ceil(round(100 * max(quantile_90(np.concatenate(list(parts.values()))), *each), 6) + 1) / 100
 
 
 def fitted_rows(catalog: Catalog, folder: Path) -> tuple[dict[str, StepFit], dict[str, dict[str, Errors]]]:
@@ -88,10 +102,11 @@ def fitted_rows(catalog: Catalog, folder: Path) -> tuple[dict[str, StepFit], dic
     for (accelerator, kernels), own in sorted(kinds.items()):
         tested = left_out(catalog, own)
         for dtype, row in fit(catalog, own, DENSE, lambda _: START).items():
-            name, error = fit_key(accelerator, kernels, dtype), tested[dtype]
-            bands = {f"{phase}_band": band(error.of(phase)) for phase in ("decode", "prefill")}
+            name, models = fit_key(accelerator, kernels, dtype), tested[dtype]
+            error = pooled(models.values())
+            bands = {f"{phase}_band": band(models, phase) for phase in ("decode", "prefill")}
             notes = f"models left out: {summary(error.error)} on {len(error.error)} steps"
-            found[name] = replace(row, name=name, band=band(error.error), notes=notes, **bands)
+            found[name] = replace(row, name=name, band=band(models), notes=notes, **bands)
             out.setdefault(f"{accelerator}/{kernels}", {})[dtype] = error
     return _with_experts(catalog, folder, found), out
 
@@ -114,7 +129,7 @@ def _with_experts(catalog: Catalog, folder: Path, dense: dict[str, StepFit]) -> 
         row = fit(catalog, own, EXPERTS, lambda _, plain=plain: plain)[steps.weight_dtype]  # type: ignore[misc]
         error = errors(catalog, own, {steps.weight_dtype: row})[steps.weight_dtype].error
         notes = f"{plain.notes}; experts in sample: {summary(error)} on {len(error)} steps"
-        fitted[name] = replace(row, name=name, expert_band=band(error, EXPERT_WIDENING), notes=notes)
+        fitted[name] = replace(row, name=name, expert_band=ceil(100 * EXPERT_WIDENING * quantile_90(error)) / 100, notes=notes)
     for name, row in dense.items():
         accelerator, kernels, dtype = name.split("/")
         if name in fitted:

@@ -40,7 +40,7 @@ def fit_key(accelerator: str, kernels: str, weight_dtype: str) -> str:
 
 def completed_fits(
     accelerators: Mapping[str, Accelerator],
-    fits: Mapping[str, StepFit],
+    fits: dict[str, StepFit],
     fit_rules: Mapping[str, FitRule],
     type_rules: Mapping[str, TypeRule],
 ) -> dict[str, StepFit]:
@@ -55,16 +55,15 @@ def completed_fits(
     >>> row.validity, row.notes
     ('transferred', 'as h100-sxm/vllm/fp8')
     """
-    rules = _Rules(accelerators, dict(fits), fit_rules, type_rules)
-    found = dict(fits)
+    rules = _Rules(accelerators, fits, fit_rules, type_rules)
+    found: dict[str, StepFit] = {}
     for accelerator in accelerators.values():
         for kernels in rules.kernels:
             for dtype, (_, arithmetic) in WEIGHT_TYPES.items():
-                if arithmetic in accelerator.dense_tflops:
-                    row = rules.row(accelerator.name, kernels, dtype)
-                    if row is not None:
-                        found.setdefault(row.name, row)
-    return found
+                row = rules.row(accelerator.name, kernels, dtype) if arithmetic in accelerator.dense_tflops else None
+                if row is not None:
+                    found[row.name] = row
+    return found | fits
 
 
 @dataclass(frozen=True)
