@@ -26,7 +26,9 @@ class Model:
         accelerator of a replica holds the whole cache) and `head_dim` is the part of a query that carries no position.
     query_latent : width of the compressed queries; 0 where queries are not compressed.
     rope_head_dim : part of a query and of the shared key that carries the position. value_head_dim : of a head's values.
-    window_layers : layers that attend to the last `window_tokens` only.
+    window_layers : layers that attend to the last `window_tokens` only. Layers of linear attention, whose state has a fixed size,
+        are counted as windows of as many bytes.
+    other_attention_parameters : in the attention of a layer beside its projections, on average: output gates, linear attention.
     query_key_norm : queries and keys are normalised in each layer (Qwen3, Gemma 3): small kernels of their own in a prefill.
 
     Examples
@@ -63,6 +65,7 @@ class Model:
     value_head_dim: int = 0
     window_tokens: int = 0
     window_layers: int = 0
+    other_attention_parameters: int = 0
     query_key_norm: bool = False
     notes: str = field(default="")
 
@@ -76,17 +79,18 @@ class Model:
         """Parameters of the projections of one layer's attention: h (n_h + 2 n_kv) d + n_h d h, or those of latent attention.
 
         Latent attention: queries through a latent of q (h q + q n_h (d + r); h n_h (d + r) where q is 0), keys and values
-        through one of c (h (c + r) + c n_h (d + v)), output n_h v h.
+        through one of c (h (c + r) + c n_h (d + v)), output n_h v h. Both have the `other_attention_parameters` on top.
 
         Source: DeepSeek-V2, arXiv 2405.04434, section 2.1 (from memory).
         """
         if self.kv_latent == 0:
-            return self.hidden * (self.heads + 2 * self.kv_heads) * self.head_dim + self.heads * self.head_dim * self.hidden
+            inward = self.hidden * (self.heads + 2 * self.kv_heads) * self.head_dim
+            return inward + self.heads * self.head_dim * self.hidden + self.other_attention_parameters
         query_width = self.heads * (self.head_dim + self.rope_head_dim)
         queries = self.query_latent * (self.hidden + query_width) if self.query_latent else self.hidden * query_width
         down = self.hidden * (self.kv_latent + self.rope_head_dim)
         up = self.kv_latent * self.heads * (self.head_dim + self.value_head_dim)
-        return queries + down + up + self.heads * self.value_head_dim * self.hidden
+        return queries + down + up + self.heads * self.value_head_dim * self.hidden + self.other_attention_parameters
 
     @property
     def expert_parameters(self) -> int:

@@ -70,6 +70,8 @@ def matrices(model: Model, tensor_parallel: int) -> list[Matrix]:
             Matrix(hidden, width * model.head_dim, model.layers),
             Matrix(heads * model.head_dim / t, hidden, model.layers),
         ]
+    if model.other_attention_parameters:
+        found.append(Matrix(hidden, model.other_attention_parameters / hidden / t, model.layers))
     gates = 2 if model.gated else 1
     for ffn, layers in (
         (model.ffn, model.layers - model.moe_layers),

@@ -67,6 +67,18 @@ def test_latent_attention_by_hand() -> None:
     assert plain_queries.attention_parameters - tiny.attention_parameters == 8 * 2 * (4 + 2) - (8 * 6 + 6 * 2 * (4 + 2))
 
 
+def test_linear_attention_is_a_window_of_as_many_bytes() -> None:
+    # config.json: 16 key and 64 value heads of 128; every fourth layer has full attention, 32 gated heads and 2 x 2 of 256.
+    model = MODELS["qwen3.5-397b-a17b"]
+    hidden, full_layers, linear_layers = 4096, 15, 45
+    assert model.window_layers == linear_layers == model.layers - full_layers
+    assert model.window_tokens * 2 * model.kv_heads * model.head_dim == 64 * 128 * 128
+    keys, values = 16 * 128, 64 * 128
+    linear = hidden * (2 * keys + values) + hidden * values + 2 * hidden * 64 + values * hidden
+    full = hidden * (2 * 32 + 2 * 2) * 256 + 32 * 256 * hidden
+    assert model.layers * model.attention_parameters == linear_layers * linear + full_layers * full
+
+
 def test_a_dense_model_is_the_case_of_one_active_set() -> None:
     for name in ("llama-3.1-8b", "gpt-j-6b", "qwen3-0.6b"):
         model = MODELS[name]
@@ -89,6 +101,7 @@ def test_a_dense_model_is_the_case_of_one_active_set() -> None:
         ("llama-4-maverick", 17.0),
         ("glm-5", 40.0),
         ("minimax-m2.5", 10.0),
+        ("qwen3.5-397b-a17b", 17.0),
     ],
 )
 def test_active_parameters_are_the_published_ones(name: str, billions: float) -> None:
