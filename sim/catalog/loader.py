@@ -300,7 +300,7 @@ def _resolved(
     if power is None:
         problems.add(f"{kind}.{name}.power", row["power"], "no such row in powers", choices=tables["powers"])
         # Any power lets the other fields of the row be checked too; the problem just recorded keeps the row from being used.
-        power = PowerFit("", 0.0, 0.0, 0.0, {}, 1.0, {}, 0.0, 0.0, Provenance("", "", ""))
+        power = PowerFit("", 0.0, 0.0, 0.0, {}, 0.0, 1.0, {}, 0.0, 0.0, Provenance("", "", ""))
     return {**row, "power": power}
 
 

@@ -30,6 +30,8 @@ class PowerFit:
     kernel : share of the TDP drawn above the idle power while kernels run.
     byte_pj, context_byte_pj : picojoules for a byte read from memory, and for one of the cache (read and attended to).
     flop_pj : picojoules for an operation by arithmetic type, with the keys of `Accelerator.dense_tflops`.
+    expert_kernel : share of the TDP drawn besides while a model with routed experts steps: their kernels keep an accelerator busy
+        for longer than their work would.
     expert_flop_factor : of operations of routed experts, against others: their kernels work on few rows at a time.
     expert_byte_factor : of bytes of routed experts by weight type; 1 for a type that is not there.
     error_band, expert_error_band : relative errors that nine of ten predictions stay within, of dense models and of those with
@@ -41,6 +43,7 @@ class PowerFit:
     byte_pj: float
     context_byte_pj: float
     flop_pj: dict[str, float]
+    expert_kernel: float
     expert_flop_factor: float
     expert_byte_factor: dict[str, float]
     error_band: float

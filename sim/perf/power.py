@@ -5,7 +5,8 @@ An accelerator draws its idle power all the time, some more while kernels run, a
     E = idle T + kernel TDP T_kernels + byte bytes + context byte (bytes of the cache) + flop FLOPs, at most TDP T
 
 T_kernels is the time of a step without the engine's share (scheduler, sampling, launches that the processor is late with): in those
-gaps an accelerator draws little more than when idle. Routed experts cost a multiple: their kernels work on few rows at a time.
+gaps an accelerator draws little more than when idle. Routed experts cost a multiple, and a share of the TDP for the whole step:
+their kernels work on few rows at a time.
 """
 
 from __future__ import annotations
@@ -153,6 +154,8 @@ def step_energies(
     context_j = attention_flop_j * work.context_flops + context_byte_j * work.context_bytes
     window_j = attention_flop_j * work.window_flops + context_byte_j * work.window_bytes
     base_w = accelerator.idle_w
+    if work.expert_flops.any():
+        base_w += power.expert_kernel * accelerator.tdp_w
     if kernels is None:
         base_w += kernel_w
     else:

@@ -68,12 +68,12 @@ def capped_step_model(build: Callable[[Accelerator], StepModel], accelerator: Ac
     --------
     >>> from sim.catalog.loader import load_catalog
     >>> from sim.perf.steptime import closed_form
-    >>> chip = load_catalog().accelerators["h100-sxm"]
-    >>> def compute_bound(chip):
-    ...     ms = 989 / chip.dense_tflops["bf16"]
-    ...     joules = 0.5 * chip.power.flop_pj["bf16"] / 2.26
-    ...     return closed_form(token_ns=1e6 * ms, token_j=joules, base_w=128.0, tdp_w=700.0)
-    >>> full, capped = compute_bound(chip), capped_step_model(compute_bound, chip, 400.0)
+    >>> h100 = load_catalog().accelerators["h100-sxm"]
+    >>> def computing(chip):  # half a joule in a millisecond at the full clock
+    ...     slower = h100.dense_tflops["bf16"] / chip.dense_tflops["bf16"]
+    ...     joules = 0.5 * chip.power.flop_pj["bf16"] / h100.power.flop_pj["bf16"]
+    ...     return closed_form(token_ns=1e6 * slower, token_j=joules, base_w=128.0, tdp_w=700.0)
+    >>> full, capped = computing(h100), capped_step_model(computing, h100, 400.0)
     >>> round(capped.step_fx(8, 0, 0, 0) / full.step_fx(8, 0, 0, 0), 2)
     1.22
     """

@@ -24,6 +24,7 @@ ROUND = PowerFit(
     byte_pj=100.0,
     context_byte_pj=200.0,
     flop_pj={"bf16": 1.0, "fp8": 0.5},
+    expert_kernel=0.05,
     expert_flop_factor=3.0,
     expert_byte_factor={"fp8": 2.0},
     error_band=0.1,
@@ -77,8 +78,9 @@ def test_experts_cost_multiples_and_types_their_own_energy() -> None:
     work = StepWork("fp8", np.array([1e12]), np.array([1e9]), NOTHING, NOTHING, 0.0, 0.0, 0.0)
     experts = replace(work, expert_flops=np.array([1e12]), expert_bytes=np.array([1e9]), weight_dtype="fp8")
     idle = KernelSeconds(NOTHING, NOTHING, 0.0, 0.0)
-    joules = [step_energies(CHIP, some, accelerators=1, kernels=idle).tokens_j[0] for some in (work, experts)]
-    assert joules == pytest.approx([0.6, 0.6 + 1.5 + 0.2])
+    dense, routed = (step_energies(CHIP, some, accelerators=1, kernels=idle) for some in (work, experts))
+    assert (dense.tokens_j[0], routed.tokens_j[0]) == pytest.approx((0.6, 0.6 + 1.5 + 0.2))
+    assert (dense.base_w, routed.base_w) == (200.0, 250.0)  # and a twentieth of the limit for the whole step
     other = step_energies(CHIP, replace(experts, weight_dtype="int4_wo"), accelerators=1, kernels=idle)
     assert other.tokens_j[0] == pytest.approx(0.6 + 1.5 + 0.1)
 
