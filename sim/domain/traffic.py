@@ -139,11 +139,30 @@ class Source(Protocol):
     The `stream` column counts the source's own segments from 0; `workload.stream` maps it to scenario streams.
     """
 
-    segments: tuple[str, ...]
-    closed: ClosedClients | None
-    jobs: tuple[BatchJob, ...]
-    bad_rows: int
-    inputs: dict[str, str]  # path -> sha256 of every file read
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Names of the segments, in the order of their numbers."""
+        ...
+
+    @property
+    def closed(self) -> ClosedClients | None:
+        """Closed-loop clients, or None."""
+        ...
+
+    @property
+    def jobs(self) -> tuple[BatchJob, ...]:
+        """Batch jobs, in order of time."""
+        ...
+
+    @property
+    def bad_rows(self) -> int:
+        """Rows of input that were skipped so far."""
+        ...
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Path -> sha256 of every file read."""
+        ...
 
     def blocks(self) -> Iterator[RequestBlock]:
         """Yield open arrivals in order of time, each before the horizon."""
