@@ -258,7 +258,7 @@ class KernelTimes:
 
 
 def table_length(times: NDArray[np.float64]) -> int:
-    """Return the length of the shortest start of a table after which it is a straight line, to a millionth of its last value.
+    """Return the length of the shortest start of a table after which it is a straight line, to a billionth of its last value.
 
     Parameters
     ----------
@@ -270,5 +270,5 @@ def table_length(times: NDArray[np.float64]) -> int:
     2
     """
     ends = times[-1] - (len(times) - 1 - np.arange(len(times))) * (times[-1] - times[-2])
-    bent = np.nonzero(np.abs(ends - times) > 1e-6 * np.abs(times[-1]))[0]
+    bent = np.nonzero(np.abs(ends - times) > 1e-9 * np.abs(times[-1]))[0]
     return int(bent[-1]) + 2 if len(bent) else 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,7 @@ from sim.catalog.loader import load_catalog
 from sim.domain.hardware import Accelerator, Engine, StepFit
 from sim.domain.models import Model
 from sim.errors import InputError, Problems
-from sim.perf.roofline import check_parallel, step_model
+from sim.perf.roofline import check_parallel, kernel_times, step_model
 from sim.perf.steptime import ONE_NS_FX, StepModel
 
 CATALOG = load_catalog()
@@ -40,51 +43,158 @@ def seconds(step: StepModel, n: int, n_out: int, s_twice: int, context: int) -> 
     return step.step_fx(n, n_out, s_twice, context, n_out if context else 0) / ONE_NS_FX / 1e9
 
 
+def product_s(
+    tokens: int, rows: int, columns: float, *, eta_c: float, flops: float, eta_w: float, wave: float, size: float
+) -> float:
+    """One matrix product on an H100, written out: the longer of computing and reading, and 15 % of the shorter."""
+    compute_s = 2 * rows * (tokens * columns + min(tokens, 128) * wave) / (eta_c * flops)
+    read_s = rows * columns * size / (eta_w * 3.35e12)
+    return max(compute_s, read_s) + 0.15 * min(compute_s, read_s)
+
+
+# The four matrices of a layer of Llama-3.1-8B: rows and columns.
+LLAMA_8B = ((4096, 6144), (4096, 4096), (4096, 28_672), (14_336, 4096))
+
+
 def test_one_decoding_sequence_of_llama_8b_on_h100_worked_by_hand() -> None:
-    # weights: (2 x 6,979,321,856 + 2 x 525,336,576) B / (0.9143 x 3.35e12 B/s) = 15,009,316,864 / 3.062905e12 = 4.900353 ms
-    # compute: 13,958,643,712 FLOPs / (0.8284 x 989e12 FLOP/s = 8.192876e14) = 0.017037 ms, half of it not hidden: 0.008519 ms
-    # head: 1,050,673,152 FLOPs over that: 0.001282 ms
-    # KV read: 131,072 B x 512 / (0.9239 x 3.35e12 = 3.095065e12) = 0.021683 ms; element-wise: 5,242,880 B over that: 0.001694 ms
-    # layers: 32 x 45.46 us = 1.454720 ms; engine: 1 ms + 40 us
-    by_hand_ms = 4.900353 + 0.008519 + 0.001282 + 0.021683 + 0.001694 + 1.454720 + 1.04
+    # Weights of the layers: 2 B x 6,979,321,856 / (0.8705 x 3.35e12 B/s = 2.916175e12) = 4.786627 ms
+    # Compute, a token and a last wave of 2,098 columns: 2 x [4096 x (8,242 + 6,194 + 30,770) + 14,336 x 6,194]
+    #   = 2 x 273,960,960 a layer, x 32 / (0.9142 x 989e12 FLOP/s = 9.041438e14) = 0.019392 ms, 15 % not hidden: 0.002909 ms
+    # Head: 2 B x 525,336,576 / 2.916175e12 = 0.360292 ms, and 15 % of 1,050,673,152 / (0.75 x 989e12) = 0.001416 ms: 0.000212 ms
+    # KV read: 131,072 B x 512 / (0.9275 x 3.35e12 = 3.107125e12) = 0.021599 ms
+    # Between kernels: 32 x (32 B x 4096 + 4.928 B x (6144 + 4096 + 3 x 14,336)) / 3.35e12 B/s = 0.003762 ms
+    # Layers: 32 x 38.34 us = 1.226880 ms; engine: 1 ms + 40 us
+    by_hand_ms = 4.786627 + 0.002909 + 0.360292 + 0.000212 + 0.021599 + 0.003762 + 1.226880 + 1.04
     assert 1e3 * seconds(built("llama-3.1-8b", "h100-sxm"), 1, 1, 0, 512) == pytest.approx(by_hand_ms, rel=1e-6)
 
 
-def test_tensor_parallel_prefill_of_llama_70b_on_a100_worked_by_hand() -> None:
-    # Llama-2-70B, TP 2, a chunk of 512 with 100 tokens cached and 3 decoding sequences of 400 tokens: n = 515, n_out = 4.
-    # Linear parameters: 80 x (8192 x (64 + 16) x 128 + 64 x 128 x 8192 + 3 x 8192 x 28672) = 68,451,041,280.
-    # Head: 32,000 x 8192 = 262,144,000.
-    compute_s = (2 * 68_451_041_280 * 515 + 2 * 262_144_000 * 4) / (2 * 0.8668 * 312e12)
-    read_s = (2 * 68_451_041_280 + 2 * 262_144_000) / (2 * 0.7798 * 2.039e12)
-    assert compute_s > read_s
-    chunk = 512 * (100 + 256)  # S
-    attention_s = 4 * 80 * 64 * 128 * chunk / (2 * 0.5787 * 312e12)
-    memory_s = (2 * 80 * 4 * 128 * 2 * 1200 + 40 * 80 * 8192 * 515) / (0.7786 * 2.039e12)
-    allreduce_s = 2 * 80 * 2.908e-6 + 8 * 80 * 8192 * 515 * 1 / (2 * 0.596 * 300e9)
-    kernels_s = compute_s + 0.5 * read_s + attention_s + memory_s + 80 * 63.1e-6 + allreduce_s
-    step = built("llama-2-70b", "a100-sxm-80", tensor_parallel=2)
-    assert seconds(step, 515, 4, 2 * chunk, 1200) == pytest.approx(kernels_s + 1e-3 + 4 * 40e-6, rel=1e-9)
-    old = built("llama-2-70b", "a100-sxm-80", tensor_parallel=2, engine="eager-2023-a100")
-    assert seconds(old, 515, 4, 2 * chunk, 1200) == pytest.approx(0.45 * kernels_s + 35e-3 + 4 * 340e-6, rel=1e-9)
-
-
-def test_fp8_changes_weights_and_arithmetic_but_neither_the_head_nor_attention() -> None:
-    model, h100, fit, _ = parts("llama-3.1-8b", "h100-sxm", "fp8")
+def test_a_long_prompt_of_llama_8b_in_fp8_worked_by_hand() -> None:
+    # 8,192 tokens at once: S = 8192^2 / 2; the head and attention stay in bf16, the cache is written for nothing here.
+    layer_s = sum(product_s(8192, *size, eta_c=0.8212, flops=1979e12, eta_w=0.8305, wave=7185, size=1.0) for size in LLAMA_8B)
+    head_s = 525_336_576 * 2 / (0.8305 * 3.35e12) + 0.15 * 2 * 525_336_576 / (0.75 * 989e12)
+    attention_s = 4 * 32 * 4096 * (8192**2 / 2) / (0.6953 * 989e12)
+    between_s = 8192 * 32 * (32 * 4096 + 10.06 * (6144 + 4096 + 3 * 14_336)) / 3.35e12
+    by_hand_s = 32 * layer_s + head_s + attention_s + between_s + 32 * (47.45e-6 + 7.351e-6) + 1e-3 + 40e-6
     step = built("llama-3.1-8b", "h100-sxm", "fp8", kv_dtype="fp8")
-    fixed_s = 32 * fit.layer_s + 1e-3 + 0.5 * (6_979_321_856 + 2 * 525_336_576) / (0.8996 * 3.35e12)
-    token_s = 2 * 6_979_321_856 / (0.5334 * 1979e12) + 40 * 32 * 4096 / (0.917 * 3.35e12)
-    assert seconds(step, 8_192, 0, 0, 0) == pytest.approx(fixed_s + 8_192 * token_s, rel=1e-9)
-    assert step.attention_fx / ONE_NS_FX * 2e-9 == pytest.approx(4 * 32 * 4096 / (0.7303 * 989e12), rel=1e-6)
-    assert step.contexts[0][0].slope_fx / ONE_NS_FX * 1e-9 == pytest.approx(65_536 / (0.917 * 3.35e12), rel=1e-6)
-    assert (model.linear_parameters, h100.dense_tflops["fp8"], fit.validity) == (6_979_321_856, 1979.0, step.validity)
+    assert seconds(step, 8192, 1, 8192**2, 0) == pytest.approx(by_hand_s, rel=1e-6)
+    assert step.contexts[0][0].slope_fx / ONE_NS_FX * 1e-9 == pytest.approx(65_536 / (0.9275 * 3.35e12), rel=1e-5)
+    assert step.validity == "fitted"
 
 
-def test_pcie_shares_its_link_from_four_cards_on() -> None:
+def test_tensor_parallel_adds_two_all_reduces_a_layer() -> None:
+    # Llama-2-70B, whose layers halve: 2 x 80 all-reduces of 2 B x 8192 a token, half of them over 0.5203 x 300 GB/s, twice.
+    step, fit = built("llama-2-70b", "a100-sxm-80", tensor_parallel=2), CATALOG.fits["a100-sxm-80/vllm/bf16"]
+    alone = replace(fit, allreduce_s=0.0, eta_link=math.inf)
+    settings = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 2}
+    silent = step_model(*parts("llama-2-70b", "a100-sxm-80", "bf16")[:2], alone, CATALOG.engines["vllm-2026"], **settings)  # type: ignore[arg-type]
+    for tokens in (1, 515):
+        sent_s = 160 * (3.327e-6 + 2 * 2 * 8192 * tokens / 2 / (0.5203 * 300e9))
+        assert seconds(step, tokens, 0, 0, 0) - seconds(silent, tokens, 0, 0, 0) == pytest.approx(sent_s, rel=1e-5)
+
+
+def test_an_engine_scales_kernels_and_adds_its_own_time() -> None:
+    half = replace(CATALOG.engines["vllm-2026"], kernel_scale=0.5, step_s=3e-3, sequence_s=5e-6)
+    bare = replace(half, kernel_scale=1.0, step_s=0.0, sequence_s=0.0)
+    settings = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
+    rows = parts("llama-3.1-8b", "h100-sxm", "bf16")[:3]
+    slow, kernels = (seconds(step_model(*rows, engine, **settings), 515, 4, 10**6, 1200) for engine in (half, bare))  # type: ignore[arg-type]
+    assert slow == pytest.approx(0.5 * kernels + 3e-3 + 4 * 5e-6, rel=1e-8)
+
+
+def test_pcie_gets_slower_from_two_cards_to_four() -> None:
     steps = {degree: built("llama-3.1-8b", "l40s", tensor_parallel=degree) for degree in (1, 2, 4)}
-    compute_s = {degree: 2 * 6_979_321_856 / (degree * 0.7709 * 362e12) for degree in steps}
-    link_s = {degree: step.token_fx / ONE_NS_FX * 1e-9 - compute_s[degree] for degree, step in steps.items()}
-    assert link_s[2] - link_s[1] == pytest.approx(8 * 32 * 4096 * (1 / 2) / (0.3831 * 32e9), rel=1e-6)
-    assert link_s[4] - link_s[1] == pytest.approx(8 * 32 * 4096 * (3 / 4) / (0.3831 * 0.33 * 32e9), rel=1e-6)
+    kernels = {degree: kernel_times(*parts("llama-3.1-8b", "l40s", "bf16")[:3], weight_dtype="bf16", kv_dtype="bf16",
+                                    tensor_parallel=degree) for degree in steps}  # fmt: skip
+    sent_s = {degree: float(np.diff(kernels[degree].allreduce_s(np.array([0.0, 1.0])))[0]) for degree in steps}
+    assert sent_s[1] == 0.0
+    assert sent_s[2] == pytest.approx(2 * 32 * 2 * 2 * 4096 * (1 / 2) / (0.5567 * 32e9), rel=1e-6)
+    assert sent_s[4] == pytest.approx(2 * 32 * 2 * 2 * 4096 * (3 / 4) / (0.5567 / 4.73 * 32e9), rel=1e-6)
+
+
+def test_experts_are_read_as_tokens_choose_them() -> None:
+    # Mixtral: 8 experts of 3 x 4096 x 14,336 a layer. One token reads two of them, a thousand all eight; reading hides computing.
+    model, h100, fit, _ = parts("mixtral-8x7b", "h100-sxm", "bf16")
+    plain = replace(fit, overlap=0.0, expert_layer_s=0.0, routing_bytes=0.0, expert_rows=0.0, expert_spread=1.0)
+    kernels = kernel_times(model, h100, plain, weight_dtype="bf16", kv_dtype="bf16", tensor_parallel=2)
+    one, many = kernels.experts_s(np.array([1.0, 20.0]))
+    read_s = 32 * 3 * 4096 * 14_336 * 2 / 2 / (fit.eta_expert_weights * 3.35e12)
+    assert one == pytest.approx(2 * read_s, rel=1e-9)
+    assert many == pytest.approx(8 * (1 - 0.75**20) * read_s, rel=1e-9)
+    # At 8,192 tokens each passes two experts: 2 x 2 FLOPs a weight.
+    (long,) = kernels.experts_s(np.array([8192.0]))
+    flops_s = 32 * 2 * 2 * 8192 * 3 * 4096 * 14_336 / 2 / (fit.eta_expert_compute * 989e12)
+    assert long == pytest.approx(flops_s, rel=1e-9)
+
+
+def test_a_window_is_read_no_further() -> None:
+    # gpt-oss: 18 of 36 layers see the last 128 tokens, with 8 KV heads of 64 in bf16.
+    step = built("gpt-oss-120b", "h100-sxm", "mxfp4")
+    token_s = 2 * 8 * 64 * 2 / (0.9275 * 3.35e12)
+    at = {mean: seconds(step, 4, 4, 0, 4 * mean) for mean in (64, 128, 1000, 2000)}
+    assert at[128] - at[64] == pytest.approx(4 * 64 * 36 * token_s, rel=1e-4)
+    assert at[2000] - at[1000] == pytest.approx(4 * 1000 * 18 * token_s, rel=1e-4)
+    assert at[1000] - at[128] == pytest.approx(4 * 872 * 18 * token_s, rel=1e-4)
+
+
+def test_latent_attention_keeps_one_vector_for_all_heads() -> None:
+    # DeepSeek-V3: 512 + 64 numbers a token and layer, whole on each accelerator; 128 heads work on them in 8 parts.
+    model, h100, fit, _ = parts("deepseek-v3", "h100-sxm", "fp8")
+    for degree in (1, 8):
+        kernels = kernel_times(model, h100, fit, weight_dtype="fp8", kv_dtype="bf16", tensor_parallel=degree)
+        read_s = 576 * 2 / (0.9275 * 3.35e12)
+        work_s = 2 * 128 / degree * (2 * 512 + 64) / (0.6953 * 989e12)
+        assert kernels.cached_token_s == pytest.approx(max(read_s, work_s), rel=1e-9)
+
+
+def test_a_decode_has_no_launches_of_a_prefill() -> None:
+    kinds = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
+    qwen = kernel_times(*parts("qwen3-8b", "h100-sxm", "bf16")[:3], **kinds)  # type: ignore[arg-type]
+    one = np.array([64.0])
+    nothing = np.zeros(1)
+    decode_s, prompt_s = qwen.step_s(one, one, nothing, one, nothing), qwen.step_s(one, one, nothing, nothing, nothing)
+    assert prompt_s - decode_s == pytest.approx(36 * (7.351e-6 + 26.6e-6) * (1 - math.exp(-64 / 48)), rel=1e-6)
+    step, bare = built("qwen3-8b", "h100-sxm"), CATALOG.engines["vllm-2026"]
+    assert seconds(step, 64, 64, 0, 64) == pytest.approx(
+        float(decode_s[0]) + 64 * qwen.cached_token_s * 36 + bare.step_s + 64 * bare.sequence_s, rel=1e-5
+    )
+
+
+KERNEL_NAMES = st.sampled_from(sorted(CATALOG.fits))
+ALL_MODELS = st.sampled_from(
+    ["llama-3.1-8b", "llama-3.1-405b", "qwen3-32b", "qwen3-30b-a3b", "gpt-oss-120b", "deepseek-v3", "gemma-3-27b"]
+)
+
+
+@given(KERNEL_NAMES, ALL_MODELS, st.floats(1, 20_000), st.floats(0, 512), st.floats(1, 30_000))
+def test_faster_hardware_is_never_slower_and_helps_no_more_than_itself(
+    name: str, model: str, tokens: float, decoding: float, context: float
+) -> None:
+    """Doubled peaks, bandwidth or link: no step takes longer, and all of them doubled together halve at most what is no latency."""
+    accelerator = CATALOG.accelerators[name.split("/")[0]]
+    twice = {kind: 2 * peak for kind, peak in accelerator.dense_tflops.items()}
+    faster = {
+        "compute": replace(accelerator, dense_tflops=twice),
+        "memory": replace(accelerator, bandwidth_gb_per_s=2 * accelerator.bandwidth_gb_per_s),
+        "link": replace(accelerator, link_gb_per_s=2 * accelerator.link_gb_per_s),
+    }
+    decoding = min(decoding, tokens)
+    step = [np.array([value]) for value in (tokens, max(decoding, 1.0), 1e6, decoding, context)]
+
+    def time_s(card: Accelerator) -> float:
+        kinds = {
+            "weight_dtype": name.split("/")[2],
+            "kv_dtype": "bf16",
+            "tensor_parallel": accelerator.degrees[-1] if CATALOG.models[model].heads % accelerator.degrees[-1] == 0 else 1,
+        }
+        return float(kernel_times(CATALOG.models[model], card, CATALOG.fits[name], **kinds).step_s(*step)[0])  # type: ignore[arg-type]
+
+    before = time_s(accelerator)
+    after = {kind: time_s(card) for kind, card in faster.items()}
+    assert all(0 < seconds <= before * (1 + 1e-12) for seconds in after.values())
+    assert min(after.values()) >= before / 2 * (1 - 1e-12)
+    if tokens > 4_000:
+        assert after["compute"] < before
+    assert after["memory"] < before
 
 
 LOADS = st.tuples(st.integers(1, 16_384), st.integers(0, 512), st.integers(0, 10**9), st.integers(0, 10**7))
@@ -125,8 +235,14 @@ def test_time_is_affine_in_the_context(load: tuple[int, int, int, int]) -> None:
 @pytest.mark.parametrize(
     ("model", "accelerator", "change", "path", "allowed"),
     [
-        ("llama-3.1-8b", "a100-sxm-80", {"weight_dtype": "fp8"}, "weight_dtype", "fp32, bf16, w8a8, int8_wo, int4_wo"),
-        ("llama-3.1-8b", "h100-sxm", {"weight_dtype": "fp16"}, "weight_dtype", "fp32, bf16, fp8, w8a8, int8_wo, int4_wo, nvfp4"),
+        ("llama-3.1-8b", "a100-sxm-80", {"weight_dtype": "fp8"}, "weight_dtype", "fp32, bf16, w8a8, int8_wo, int4_wo, mxfp4"),
+        (
+            "llama-3.1-8b",
+            "h100-sxm",
+            {"weight_dtype": "fp16"},
+            "weight_dtype",
+            "fp32, bf16, fp8, w8a8, int8_wo, int4_wo, nvfp4, mxfp4",
+        ),
         ("llama-3.1-8b", "h100-sxm", {"kv_dtype": "int8"}, "kv_dtype", "bf16, fp8"),
         ("llama-3.1-8b", "h100-sxm", {"tensor_parallel": 3}, "tensor_parallel", "1, 2, 4, 8"),
         ("llama-2-13b", "h100-sxm", {"tensor_parallel": 16}, "tensor_parallel", "1, 2, 4, 8"),
