@@ -92,6 +92,13 @@ def test_fits_of_the_transfer_rows_are_marked() -> None:
     assert all((fit.validity == "fitted") == (fit.provenance.confidence == "fitted") for fit in CATALOG.fits.values())
 
 
+def test_every_accelerator_has_step_times_in_bf16() -> None:
+    kernels = {engine.kernels for engine in CATALOG.engines.values()}
+    for name in CATALOG.accelerators:
+        for family in kernels:
+            assert f"{name}/{family}/bf16" in CATALOG.fits
+
+
 def test_cold_start_stages_have_a_default_each_and_bandwidths_load_by_bytes() -> None:
     rows = CATALOG.cold_starts
     assert all(rows[stage].stage == stage for stage in ("pending", "booting", "pulling", "warming"))
@@ -111,9 +118,9 @@ def test_lookup_reports_the_nearest_name_and_fits_what_there_is() -> None:
     vllm = CATALOG.engines["vllm-2026"]
     assert CATALOG.fit("h100-sxm", vllm, "fp8", "d", problems) is CATALOG.fits["h100-sxm/vllm/fp8"]
     assert CATALOG.fit("h100-sxm", vllm, "nvfp4", "d", problems) is None
-    assert problems.found[-1].allowed == "bf16, fp8"
-    assert CATALOG.fit("t4", CATALOG.engines["trtllm-1"], "bf16", "d", problems) is None
-    assert "no step times of trtllm kernels on t4" in problems.found[-1].allowed
+    assert problems.found[-1].allowed == "fp32, bf16, fp8, w8a8, int8_wo, int4_wo, mxfp4"
+    assert CATALOG.fit("an-own-chip", CATALOG.engines["trtllm-1"], "bf16", "d", problems) is None
+    assert "no step times of trtllm kernels on an-own-chip" in problems.found[-1].allowed
     with pytest.raises(KeyError, match="it has: powers, accelerators"):
         CATALOG.table("gpus")
 
