@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 
 from sim.catalog.loader import Catalog
 from sim.domain.hardware import Accelerator, Engine
 from sim.domain.models import Model
 from sim.perf.remedies import ServingSetup, serving_remedies
-from sim.perf.roofline import KV_BYTES, WEIGHT_TYPES
+from sim.perf.roofline import EXPERTS_ONLY, KV_BYTES, WEIGHT_TYPES
 from sim.units import BYTES_PER_GIB
 
-# CUDA context, libraries and graph pools outside the tensor allocator (research note on hardware, read 2026-11-23, assumed).
-RUNTIME_BYTES = 0.6e9
+# What libraries and graphs take outside the tensor allocator: 0.35 GiB printed by vLLM on an RTX 3090 (its issue 10517, read
+# 2026-11-23, published). An H100 printed 1.79 GiB in the same month (pull request 10511): other boards may take more.
+RUNTIME_BYTES = 0.376e9
 # NCCL buffers with more than one accelerator: middle of 0.34 to 0.39 GB (aiconfigurator 0.12.0, read 2026-11-23, published).
 NCCL_BYTES = 0.365e9
-# Live bytes of each logit in a sampler with top-p: bf16 logits 2, fp32 copy 4, sorted copy 4, sort index 8 (int64), softmax 4.
-SAMPLER_BYTES_PER_LOGIT = 22
+# Live bytes of each logit in a sampler with top-p. Counted: bf16 logits 2, fp32 copy 4, sorted copy 4, sort index 8 (int64), and as
+# much for these two while they are sorted: 30. Four published logs of vLLM imply 29 (2,588 blocks on an RTX 4090), 35 (pull request
+# 10511) and 36 to 38 (issues 23278 and 27508); fitted between them, read 2026-11-23.
+SAMPLER_BYTES_PER_LOGIT = 32
 ACTIVATION_BYTES = 2
-# Types of expert weights alone; everything else of such a model stays in bf16 (gpt-oss model card: mxfp4 experts).
-EXPERTS_ONLY = frozenset({"mxfp4"})
+# Rows of the hidden size that live through a step: the residual stream, its normed copy and the output that is added to it. With it
+# a token of Llama-3.1-8B takes 110.6 kB; 109.8 lie between vLLM's peaks at 20,000 and 29,000 tokens (issue 10517, published).
+HIDDEN_ROWS = 3
+# Kernels for experts in 4 bits want the width of an expert's part in whole multiples of this (vLLM issue 33155: 64.4 GiB for the
+# 60.7 GiB of gpt-oss-120b, as with 2,880 padded to 3,072; read 2026-11-23, published).
+EXPERT_WIDTH_MULTIPLE = 256
 # Length of a sequence for which layers with a window are counted. Short, so that the cache is rather counted too small: windows up
 # to this length are counted whole, and chat requests of the traces here are longer (2026-11-23, our choice).
 REFERENCE_TOKENS = 1024
@@ -93,6 +101,24 @@ def linear_bytes(model: Model, weight_dtype: str) -> float:
     return experts * size + (model.linear_parameters - experts) * WEIGHT_TYPES["bf16"][0]
 
 
+def expert_padding_bytes(model: Model, weight_dtype: str, tensor_parallel: int = 1) -> float:
+    """Return the bytes on one accelerator by which kernels for experts in 4 bits pad them; they are in memory, not in the files.
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> model = load_catalog().models["gpt-oss-120b"]  # an expert is 2,880 wide
+    >>> [round(expert_padding_bytes(model, "mxfp4", tensor_parallel=degree) / 1e9, 1) for degree in (1, 8)]
+    [4.1, 3.2]
+    """
+    if weight_dtype not in EXPERTS_ONLY or not model.experts:
+        return 0.0
+    part = model.expert_ffn / tensor_parallel
+    padded = ceil(part / EXPERT_WIDTH_MULTIPLE) * EXPERT_WIDTH_MULTIPLE
+    experts = model.moe_layers * model.experts * model.expert_parameters * WEIGHT_TYPES[weight_dtype][0] / tensor_parallel
+    return experts * (padded / part - 1)
+
+
 def kv_bytes_per_token(model: Model, *, kv_dtype: str, tensor_parallel: int = 1, context_tokens: int | None = None) -> float:
     """Return the bytes of KV cache of one token on one accelerator, mean over a sequence of `context_tokens`.
 
@@ -131,16 +157,16 @@ def kv_bytes_per_token(model: Model, *, kv_dtype: str, tensor_parallel: int = 1,
 def activation_bytes(model: Model, *, tensor_parallel: int, max_num_batched_tokens: int, max_num_seqs: int) -> float:
     """Return the peak of temporary tensors in a step of `max_num_batched_tokens` that samples `max_num_seqs` sequences.
 
-    The residual stream and its normed copy (2 n h) live through the step. On top comes the largest of: the MLP (gate and up
-    projections and their product, 3 n f / t), the experts (for each of n k routed copies the larger of 2 f_e / t and h, and
-    f_e / t), attention (queries, keys, values and output, (2 n_h + 2 n_kv) n d / t; the latents whole where it has them) and the
-    sampler, whose tensors are seats x vocabulary on each accelerator: 22 bytes a logit (see `SAMPLER_BYTES_PER_LOGIT`).
+    The residual stream, its normed copy and the output of a layer (3 n h) live through the step. On top comes the largest of: the
+    MLP (gate and up projections and their product, 3 n f / t), the experts (for each of n k routed copies the larger of 2 f_e / t
+    and h, and f_e / t), attention (queries, keys, values and output, (2 n_h + 2 n_kv) n d / t; the latents whole where it has them)
+    and the sampler, whose tensors are seats x vocabulary on each accelerator: 32 bytes a logit (see `SAMPLER_BYTES_PER_LOGIT`).
 
     Source: derived from the tensors alive in vLLM's memory profiling run (dummy forward of the token budget, dummy sampler of all
     seats; two shared buffers of its fused experts), 2026-11-23, assumed: allocator fragmentation and fused kernels are left out.
     """
     n, t = max_num_batched_tokens, tensor_parallel
-    residual = 2 * n * model.hidden
+    residual = HIDDEN_ROWS * n * model.hidden
     matrices = 3 if model.gated else 2
     mlp = matrices * n * model.ffn / t if model.moe_layers < model.layers else 0.0
     routed = n * model.active_experts
@@ -222,7 +248,7 @@ def kv_capacity(
 def _capacity(model: Model, engine: Engine, setup: ServingSetup) -> KvCapacity:
     memory = setup.accelerator.usable_gib * BYTES_PER_GIB
     stages, degree = setup.pipeline_parallel, setup.tensor_parallel
-    weights = weight_bytes(model, setup.weight_dtype, degree) / stages
+    weights = (weight_bytes(model, setup.weight_dtype, degree) + expert_padding_bytes(model, setup.weight_dtype, degree)) / stages
     activations = activation_bytes(
         model,
         tensor_parallel=degree,

@@ -85,7 +85,7 @@ def test_catalog_numbers_have_source_and_confidence():
     assert names["pool h100", "on demand from 2026-07-20"].value == "6.88"
     assert names["pool h100_spot", "spot p5.4xlarge, median"].confidence == "assumed"
     assert names["llama_8b on h100", "power limit"].confidence == "fitted"
-    assert names["llama_8b on h100", "KV cache"].value == 450_416
+    assert names["llama_8b on h100", "KV cache"].value == 449_120
     assert names["llama_8b on h100", "booting, p50 / p95"].value == "101 / 201"
     assert all(number.source and number.confidence in ("fitted", "published", "assumed", "transferred") for number in found)
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sim.catalog.loader import load_catalog
 from sim.perf.memory import KvCapacity, activation_bytes, kv_bytes_per_token, kv_capacity, weight_bytes
-from sim.perf.roofline import WEIGHT_TYPES
 from sim.units import BYTES_PER_GIB
 
 CATALOG = load_catalog()
@@ -80,12 +79,11 @@ def test_a_cache_counted_at_a_length_holds_sequences_of_it_or_longer(model: str,
     assert (real * cost[real] <= real * cost[counted] + 1e-6) == (real >= counted or cost[real] == cost[counted])
 
 
-def test_all_experts_are_resident_and_only_they_are_in_a_type_of_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_experts_are_resident_and_only_they_are_in_a_type_of_experts() -> None:
     mixtral, oss = CATALOG.models["mixtral-8x7b"], CATALOG.models["gpt-oss-20b"]
     assert weight_bytes(mixtral, "bf16") == pytest.approx(2 * 46.7e9, rel=1e-3)
     assert weight_bytes(mixtral, "bf16", 8) == pytest.approx(2 * 46.7e9 / 8, rel=1e-3)
     # 24 layers x 32 experts x 3 x 2,880 x 2,880 = 19.11 B in 4.25 bits; the other 1.80 B (1.16 B of them embedding and head) in 16
-    monkeypatch.setitem(WEIGHT_TYPES, "mxfp4", (4.25 / 8, "bf16"))
     experts = 24 * 32 * 3 * 2880 * 2880
     others = oss.counted_parameters - experts
     assert weight_bytes(oss, "mxfp4") == pytest.approx(experts * 4.25 / 8 + others * 2)
@@ -105,37 +103,36 @@ def test_weights_in_fewer_bits_keep_embedding_and_head_in_bf16() -> None:
 
 def test_activations_are_the_largest_of_mlp_attention_and_sampler() -> None:
     model = CATALOG.models["llama-3.1-8b"]
-    sampler = 22 * 256 * 128_256
+    sampler = 32 * 256 * 128_256
     mlp = 3 * 8192 * 14_336 * 2
     assert mlp < sampler  # the sampler of 256 seats outweighs 8,192 tokens of MLP
     few = activation_bytes(model, tensor_parallel=1, max_num_batched_tokens=8192, max_num_seqs=16)
     many = activation_bytes(model, tensor_parallel=1, max_num_batched_tokens=8192, max_num_seqs=256)
-    residual = 2 * 8192 * 4096 * 2
-    assert (few, many) == (residual + mlp, residual + sampler)
+    hidden = 3 * 8192 * 4096 * 2
+    assert (few, many) == (hidden + mlp, hidden + sampler)
 
 
 def test_published_blocks_of_llama_8b_on_an_rtx_4090() -> None:
     """2,588 blocks of 16 are published (LLMServingSim, pull request 59, 24 GiB card); its token budget and seats are not stated.
 
-    With vLLM's defaults for such a card (2,048 tokens, 256 seats) the formula gives 2,593, 0.2 % more; with 8,192 tokens 2,545,
-    1.7 % fewer. It starts from the 23.65 GiB that CUDA reports: from the 24 GiB on the label it would be 6.4 % too high. Part of
-    the agreement is luck: the sampler's and the runtime's share (0.72 and 0.6 GB) are each uncertain by some 0.2 GB, 100 blocks.
+    With vLLM's defaults for such a card (2,048 tokens, 256 seats) the formula gives 2,535, 2.0 % fewer; with 8,192 tokens 4.8 %
+    fewer. It starts from the 23.65 GiB that CUDA reports: from the 24 GiB on the label it would be 4.2 % too high.
     """
     default = capacity("llama-3.1-8b", "rtx-4090", max_num_batched_tokens=2048)
-    assert default.blocks == 2593
-    assert default.blocks == pytest.approx(2588, rel=0.005)
-    assert capacity("llama-3.1-8b", "rtx-4090").blocks == pytest.approx(2588, rel=0.02)
+    assert default.blocks == 2535
+    assert default.blocks == pytest.approx(2588, rel=0.021)
+    assert capacity("llama-3.1-8b", "rtx-4090").blocks == pytest.approx(2588, rel=0.05)
 
 
 def test_published_memory_profile_of_llama_8b_on_an_h100() -> None:
     """vLLM pull request 10511 prints weights 14.96 GiB, activations 1.26 GiB, 53.29 GiB left for the cache on a card of 79.22 GiB.
 
-    The formula leaves 3.2 % more: it misses 0.46 GiB of activations and 1.2 GiB outside the tensor allocator of that 2024 version.
+    The formula leaves 2.9 % more: it misses 0.1 GiB of activations and 1.4 GiB outside the tensor allocator of that 2024 version.
     """
     found = capacity("llama-3.1-8b", "h100-sxm")
     assert found.weight_bytes / BYTES_PER_GIB == pytest.approx(14.96, abs=0.005)
-    assert found.activation_bytes / BYTES_PER_GIB == pytest.approx(1.26, abs=0.5)
-    assert found.kv_bytes / BYTES_PER_GIB == pytest.approx(53.29, rel=0.035)
+    assert found.activation_bytes / BYTES_PER_GIB == pytest.approx(1.26, rel=0.08)
+    assert found.kv_bytes / BYTES_PER_GIB == pytest.approx(53.29, rel=0.03)
 
 
 @pytest.mark.parametrize(("tokens", "blocks", "activations_gib"), [(20_000, 1952, 2.07), (29_000, 1478, 2.99)])
@@ -145,7 +142,7 @@ def test_published_blocks_of_llama_8b_on_an_rtx_3090(tokens: int, blocks: int, a
     llama, settings = CATALOG.models["llama-3.1-8b"], {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
     found = kv_capacity(llama, card, VLLM, max_num_batched_tokens=tokens, max_num_seqs=256, **settings)  # type: ignore[arg-type]
     assert found.blocks == pytest.approx(blocks, rel=0.02)
-    assert found.activation_bytes / BYTES_PER_GIB == pytest.approx(activations_gib, rel=0.09)
+    assert found.activation_bytes / BYTES_PER_GIB == pytest.approx(activations_gib, rel=0.01)
 
 
 def test_published_cache_of_qwen3_235b_on_four_h100() -> None:
@@ -159,8 +156,33 @@ def test_published_cache_of_qwen3_235b_on_four_h100() -> None:
 
 
 def test_published_blocks_of_llama_2_7b_on_an_a100() -> None:
-    """7,351 blocks of 16 after the profiling fix of vLLM pull request 2031 (2023); the formula gives 0.7 % more."""
-    assert capacity("llama-2-7b", "a100-sxm-80", max_num_batched_tokens=4096).blocks == pytest.approx(7351, rel=0.01)
+    """7,351 blocks of 16 after the profiling fix of vLLM pull request 2031 (2023); the formula gives 1 % more."""
+    assert capacity("llama-2-7b", "a100-sxm-80", max_num_batched_tokens=4096).blocks == pytest.approx(7351, rel=0.011)
+
+
+def test_published_memory_of_gpt_oss_120b_on_an_h100() -> None:
+    """vLLM issues 33155, 23278 and 27508: 64.38 GiB of weights once experts are padded, 65.97 with other kernels; and with 1,024
+    seats -2.14 GiB left of 0.9 x 79.2, or 1.71 of 0.95 with steps of 1,024 tokens. The sampler takes most of the difference.
+    """
+    settings = {"weight_dtype": "mxfp4", "kv_dtype": "bf16", "tensor_parallel": 1, "max_num_seqs": 1024}
+    model, h100 = CATALOG.models["gpt-oss-120b"], CATALOG.accelerators["h100-sxm"]
+    other_kernels = (65.97 - 64.38) * BYTES_PER_GIB
+    for share, tokens, published_gib in ((0.9, 8192, -2.14), (0.95, 1024, 1.71)):
+        engine = replace(VLLM, memory_utilization=share)
+        found = kv_capacity(model, h100, engine, max_num_batched_tokens=tokens, **settings)  # type: ignore[arg-type]
+        assert found.weight_bytes / BYTES_PER_GIB == pytest.approx(64.38, rel=0.005)
+        assert (found.kv_bytes - other_kernels) / BYTES_PER_GIB == pytest.approx(published_gib, abs=1.2)
+    many = kv_capacity(model, h100, VLLM, max_num_batched_tokens=8192, **(settings | {"max_num_seqs": 256}))  # type: ignore[arg-type]
+    assert many.fits  # with fewer seats it does
+
+
+def test_published_full_layers_of_gpt_oss_120b() -> None:
+    """llama.cpp (ollama issue 16480), two sequences: 18 full layers take 9,216 MiB for 131,072 tokens, the others 90 for 1,280."""
+    model = CATALOG.models["gpt-oss-120b"]
+    full = kv_bytes_per_token(model, kv_dtype="bf16", context_tokens=10**9)
+    assert 2 * 131_072 * full == pytest.approx(9216 * 2**20, rel=1e-5)
+    whole = kv_bytes_per_token(model, kv_dtype="bf16")
+    assert 2 * 1280 * (whole - full) == pytest.approx(90 * 2**20, rel=1e-5)
 
 
 NAMES = st.sampled_from(sorted(CATALOG.models))
@@ -215,7 +237,7 @@ def test_smaller_steps_and_more_accelerators_leave_more_room(model: str, degree:
 def test_a_model_that_does_not_fit_says_what_would() -> None:
     found = capacity("llama-3.1-70b", "h100-sxm")
     assert (found.tokens, found.blocks, found.fits) == (0, 0, False)
-    # In GB of a budget of 76.6: fp8 takes 68.5 + 4.2 and 2.3 for activations and runtime; half of bf16 70.6 and 2.0 with NCCL.
+    # In GB of a budget of 76.6: fp8 takes 68.5 + 4.2 and 2.7 for activations and runtime; half of bf16 70.6 and 2.2 with NCCL.
     assert found.remedies[:-1] == (
         "weight_dtype=fp8",
         "weight_dtype=w8a8",
@@ -224,8 +246,8 @@ def test_a_model_that_does_not_fit_says_what_would() -> None:
         "tensor_parallel=2",
         "pipeline_parallel=2",
     )
-    # (141.11 of weights + 1.68 of activations + 0.6 + 0.005 of one block) GB / 0.9 = 148.4 GiB
-    assert found.remedies[-1] == "an accelerator that exposes at least 148.4 GiB (h100-sxm: 79.22)"
+    # (141.11 of weights + 1.81 of activations + 0.38 + 0.005 of one block) GB / 0.9 = 148.3 GiB
+    assert found.remedies[-1] == "an accelerator that exposes at least 148.3 GiB (h100-sxm: 79.22)"
 
 
 def test_remedies_name_accelerators_and_machines_and_only_types_with_step_times() -> None:
@@ -252,7 +274,7 @@ def test_remedies_name_accelerators_and_machines_and_only_types_with_step_times(
 
 
 def test_a_shorter_step_is_a_remedy_where_it_is_enough() -> None:
-    """Weights and runtime take 16.66 GB of 0.9 x 18.75 GiB = 18.12 GB; a step of 8,192 tokens takes 0.86 GB, one of 16,384 1.68."""
+    """Weights and runtime take 16.44 GB of 0.9 x 18.75 GiB = 18.12 GB; a step of 8,192 tokens takes 1.25 GB, one of 16,384 1.81."""
     card = replace(CATALOG.accelerators["rtx-4090"], usable_gib=18.75)
     settings = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
     llama = CATALOG.models["llama-3.1-8b"]
