@@ -30,7 +30,9 @@ def row(spool: Spool, table: str, **columns: Any) -> None:
     spool.append(table, {**empty, **columns})
 
 
-def write(folder: Path, scenario: Scenario, *parts: Callable[[Spool], None]) -> RunResult:
+def write(
+    folder: Path, scenario: Scenario, *parts: Callable[[Spool], None], step_models: dict[str, dict[str, Any]] | None = None
+) -> RunResult:
     """Write a run from functions that write rows."""
     with RunWriter(folder) as writer:
         for part in parts:
@@ -45,6 +47,7 @@ def write(folder: Path, scenario: Scenario, *parts: Callable[[Spool], None]) -> 
             "spot_markets": {},
             "step_models": {"llama_8b on h100": {"validity": "fitted", "fit": "a fit", "kv_tokens": 1000}},
             "fleets": {},
+            "step_models": step_models or {},
         }
         return writer.commit(summary, manifest)
 

@@ -112,11 +112,8 @@ def _kind_numbers(kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
 def _llm_numbers(about: str, kind: ReplicaKind) -> Iterator[Number]:
     assert kind.model is not None
     assert kind.engine is not None
-    assert kind.fit is not None
-    provenance = kind.fit.provenance
-    source = f"fit {kind.fit.name}: {provenance.source}, {provenance.date}"
     for name, value, unit in _step_numbers(kind):
-        yield Number(about, name, value, unit, source, kind.step.validity)
+        yield Number(about, name, value, unit, kind.step_source, kind.step.validity)
     yield _row(about, "front end", kind.engine.front_end_s, "s", kind.engine.provenance)
     memory = "computed from the memory of the accelerators" if kind.memory is not None else SCENARIO
     yield Number(about, "KV cache", float(kind.kv_tokens), "tokens", memory, "assumed")

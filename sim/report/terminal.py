@@ -21,6 +21,7 @@ from sim.results.invoice import InvoiceLine, invoice
 from sim.results.metrics import UNASSIGNED
 from sim.results.records import RunResult
 from sim.results.slo import ALL_TARGETS, TARGETS
+from sim.results.validity import bill_by_step_times
 from sim.units import NANO_PER_USD, divide_half_even, duration_ns, instant, seconds_text, usd
 
 NANO_PER_CENT = NANO_PER_USD // 100
@@ -50,7 +51,7 @@ def render(result: RunResult, console: Console) -> None:
             console.print()
             console.print(table)
     console.print()
-    for line in (*main_causes(result), *_closing(summary), *_step_times(result.manifest), *_spot(result.manifest)):
+    for line in (*main_causes(result), *_closing(result), *_step_times(result), *_spot(result.manifest)):
         console.print(line)
     console.print(labelled("results", str(result.folder)), soft_wrap=True)
 
@@ -150,7 +151,8 @@ def _requests_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
+def _closing(result: RunResult) -> Iterable[Text]:
+    summary = result.summary
     bill, energy = summary["bill"], summary["energy"]
     costs = {
         "1M output tokens": "usd_per_1m_output_tokens",
@@ -173,13 +175,15 @@ def _closing(summary: Mapping[str, Any]) -> Iterable[Text]:
     yield labelled("confidence", f"{share} of the bill rests on assumed prices")
 
 
-def _step_times(manifest: Mapping[str, Any]) -> Iterable[Text]:
-    """Say how far the times of steps and batches can be trusted: the validity of their parameters, by deployment and pool."""
-    by_validity: dict[str, list[str]] = {}
-    for where, model in manifest["step_models"].items():
-        by_validity.setdefault(model["validity"], []).append(plain(where))
-    for number, (validity, found) in enumerate(by_validity.items()):
-        yield labelled("" if number else "step times", f"{plain(validity)}: {', '.join(found)}")
+def _step_times(result: RunResult) -> Iterable[Text]:
+    """Say what part of the bill rests on how good step times, and how far those of each deployment hold."""
+    total_usd = result.summary["bill"]["total_usd"]
+    if total_usd:
+        shares = [f"{amount_usd / total_usd:.1%} {validity}" for validity, amount_usd in bill_by_step_times(result).items()]
+        yield labelled("", f"by step times: {', '.join(shares)}")
+    for number, (place, model) in enumerate(result.manifest["step_models"].items()):
+        band = f"9 of 10 within {model['band']:.0%}" if model["band"] else "no band known"
+        yield labelled("" if number else "step times", f"{place}: {model['validity']}, {band} ({model['source']})")
 
 
 def _spot(manifest: Mapping[str, Any]) -> Iterable[Text]:

@@ -78,9 +78,8 @@ class ReplicaKind:
         """Where its step times come from."""
         if self.config.perf == TABLE:
             return f"table {self.config.step_table.path}"
-        if self.fit is None:
-            return "scenario"
-        return f"fit {self.fit.name}: {self.fit.provenance.source}, {self.fit.provenance.date}"
+        fit = self.fit if self.served is None else self.served.fit
+        return "scenario" if fit is None else f"fit {fit.name}: {fit.provenance.source}, {fit.provenance.date}"
 
     @property
     def max_model_len(self) -> int | None:

@@ -104,9 +104,8 @@ def _fleet(world: World, deployment: str) -> dict[str, object]:
 
 
 def _step_model(kind: ReplicaKind) -> dict[str, object]:
-    fit = kind.fit if kind.served is None else kind.served.fit
-    source = "scenario" if fit is None else fit.provenance.source
-    return {"validity": kind.step.validity, "fit": source, "kv_tokens": kind.kv_tokens}
+    step = kind.step
+    return {"validity": step.validity, "band": step.band, "source": kind.step_source, "kv_tokens": kind.kv_tokens}
 
 
 def _spot_market(resolved: Resolved, pool: ResolvedPool) -> dict[str, object]:

@@ -15,6 +15,7 @@ from sim.report.terminal import render
 from sim.results.invoice import InvoiceLine
 from sim.results.metrics import summarize
 from sim.results.records import RunResult, RunWriter
+from sim.results.validity import bill_by_step_times
 from sim.scenario import Account, Scenario, Service, Slo
 
 ENGINE = {"name": "reference", "wall_s": 1.5, "requests_per_s": 12_345.6, "steps": 1_000_000, "peak_rss_mb": 130.0}
@@ -27,8 +28,8 @@ SPOT_MARKETS = {
     }
 }  # fmt: skip
 STEP_MODELS = {
-    f"{name} on gpu": {"validity": validity, "fit": "a fit", "kv_tokens": 1_000}
-    for name, validity in (("chat", "fitted"), ("code", "assumed"), ("both", "fitted"))
+    "llama on gpu": {"validity": "fitted", "band": 0.12, "source": "fit x: tables, 2026", "kv_tokens": 1},
+    "coder on gpu": {"validity": "assumed", "band": 0.0, "source": "scenario", "kv_tokens": 1},
 }
 
 
@@ -45,7 +46,7 @@ def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult
     with RunWriter(folder) as writer:
         write_small_run(writer.spool, **options)
         summary = summarize(writer.merge(), scenario, ENGINE, {"chat": 2})
-        manifest = {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS, "step_models": STEP_MODELS, "fleets": {}}
+        manifest = {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS, "fleets": {}, "step_models": STEP_MODELS}
         return writer.commit(summary, manifest)
 
 
@@ -76,10 +77,18 @@ def test_the_invoice_and_the_rest_say_what_the_tables_say(tmp_path: Path) -> Non
     assert lines_with(text, "a line of the bill")
     assert lines_with(text, "skipped") == ["skipped 2 broken input rows"]
     assert lines_with(text, "assumed", "confidence") == ["confidence 100.0% of the bill rests on assumed prices"]
-    assert lines_with(text, "step times") == ["step times fitted: chat on gpu, both on gpu"]
-    assert lines_with(text, "assumed: code") == ["assumed: code on gpu"]
     assert lines_with(text, "no interval: one replication")
     assert lines_with(text, "results") == [f"results {tmp_path / 'run'}"]
+
+
+def test_it_says_what_part_of_the_bill_rests_on_which_step_times(tmp_path: Path) -> None:
+    """Three hours of llama and two of coder at 3.60 USD, one hour of a machine that nobody used."""
+    result = small_run(tmp_path / "run")
+    assert bill_by_step_times(result) == pytest.approx({"fitted": 10.8, "assumed": 7.2, "none": 3.6})
+    text = " ".join(report(result).split())
+    assert "by step times: 50.0% fitted, 33.3% assumed, 16.7% none" in text
+    assert "llama on gpu: fitted, 9 of 10 within 12% (fit x: tables, 2026)" in text
+    assert "coder on gpu: assumed, no band known (scenario)" in text
 
 
 def test_it_fits_80_columns_and_is_plain_in_a_pipe(tmp_path: Path) -> None:
