@@ -45,7 +45,6 @@ def write(
             "scenario_hash": scenario.digest(),
             "seed": 1,
             "spot_markets": {},
-            "step_models": {"llama_8b on h100": {"validity": "fitted", "fit": "a fit", "kv_tokens": 1000}},
             "fleets": {},
             "step_models": step_models or {},
         }
