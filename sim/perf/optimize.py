@@ -17,9 +17,10 @@ from sim.errors import Problems
 from sim.perf import evidence
 from sim.perf.compression import Pruning
 from sim.perf.evidence import READ, Accuracy, OneOff
-from sim.perf.roofline import WEIGHT_TYPES
+from sim.perf.roofline import EXPERTS_ONLY, WEIGHT_TYPES
 from sim.perf.serving import SPARSE_SPEED, UNFUSED_SPEED, Serving
 from sim.perf.speculation import ACCEPTANCE, Speculation
+from sim.perf.training import active_parameters
 
 # Accelerators whose matrix units multiply 2:4 sparse weights, by the start of their names: NVIDIA's from Ampere on (Neural Magic,
 # 2:4 Sparse Llama, read 2026-11-23, published).
@@ -100,7 +101,10 @@ def together(first: Optimization, second: Optimization) -> Optimization:
         one, other = first.one_off(serving), second.one_off(first.apply(serving))
         source = "; ".join(dict.fromkeys((one.provenance.source, other.provenance.source)))
         return OneOff(
-            one.gpu_hours + other.gpu_hours, one.training_flops + other.training_flops, Provenance(source, READ, "assumed")
+            one.gpu_hours + other.gpu_hours,
+            one.training_flops + other.training_flops,
+            other.trained or one.trained,
+            Provenance(source, READ, "assumed"),
         )
 
     losses = first.accuracy, second.accuracy
@@ -130,9 +134,10 @@ _SUMMARIES = {
     "int8_wo": "weights in int8, arithmetic in bf16",
     "int4_wo": "weights in int4, arithmetic in bf16",
     "nvfp4": "weights and activations in 4-bit floats, a scale for every 16",
+    "mxfp4": "weights of experts in 4-bit floats, a scale for every 32, arithmetic in bf16",
 }
 # Types whose weights are fitted to calibration data, layer by layer; the others are rounded.
-_CALIBRATED = ("w8a8", "int4_wo", "nvfp4")
+_CALIBRATED = ("w8a8", "int4_wo", "nvfp4", "mxfp4")
 
 
 def _quantized(weight_dtype: str) -> Optimization:
@@ -151,6 +156,8 @@ def _quantized(weight_dtype: str) -> Optimization:
             return "the weights have this type"
         if serving.sparse_2_4 and weight_dtype in _NO_SPARSE_KERNELS:
             return f"no kernels for 2:4 sparse {weight_dtype} weights"
+        if weight_dtype in EXPERTS_ONLY and not serving.model.experts:
+            return f"{serving.model.name} has no experts"
         return "" if arithmetic in accelerator.dense_tflops else f"{accelerator.name} has no {arithmetic} arithmetic"
 
     return Optimization(
@@ -182,13 +189,9 @@ def _recovery(serving: Serving) -> OneOff:
     return OneOff(
         evidence.SPARSEGPT_HOURS_PER_PARAMETER * serving.model.parameters,
         8 * active_parameters(serving.model) * evidence.RECOVERY_TOKENS,
+        serving.model,
         Provenance(source, READ, "published"),
     )
-
-
-def active_parameters(model: Model) -> float:
-    """Return the parameters that a token passes: all but those of the experts that it does not choose."""
-    return model.parameters - (model.linear_parameters - model.active_linear_parameters)
 
 
 def _pruning(choices: Choices) -> Optimization:
@@ -208,7 +211,7 @@ def _pruning(choices: Choices) -> Optimization:
 
 
 # Types for which neither vLLM nor TensorRT-LLM has 2:4 sparse kernels (from memory, assumed).
-_NO_SPARSE_KERNELS = ("fp32", "int8_wo", "nvfp4")
+_NO_SPARSE_KERNELS = ("fp32", "int8_wo", "nvfp4", "mxfp4")
 
 
 def _sparsity_2_4(_choices: Choices) -> Optimization:
@@ -245,7 +248,7 @@ def _distillation(choices: Choices) -> Optimization:
         assert student is not None
         flops = (6 * active_parameters(student) + 2 * active_parameters(serving.model)) * tokens
         source = f"6 N D of the student and 2 N D of the teacher, D = {tokens:.3g} as Llama-3.1-Minitron-4B (arXiv 2408.11796)"
-        return OneOff(training_flops=flops, provenance=Provenance(source, READ, "published"))
+        return OneOff(training_flops=flops, trained=student, provenance=Provenance(source, READ, "published"))
 
     return Optimization(
         "distillation",

@@ -23,6 +23,8 @@ from sim.perf.steptime import StepModel
 UNFUSED_SPEED = (0.25, 0.35, 0.5)
 # Speed of 2:4 sparse matrix products: 1.2 to 1.6 of the dense ones, not 2 (research note on hardware, section 7, assumed).
 SPARSE_SPEED = (1.2, 1.4, 1.6)
+# Share by which step times are off where they rest on assumptions (research note on hardware, section 2.2).
+ASSUMED_BAND = 0.25
 # Scores of unfused attention in bf16, before and after the softmax.
 SCORE_BYTES = 4
 
@@ -82,7 +84,7 @@ def serving_fit(serving: Serving, host: Host) -> StepFit:
     fit = host.fit_of(serving.weight_dtype)
     if serving.flash_attention:
         return fit
-    return replace(fit, eta_attention=fit.eta_attention * serving.unfused_speed, validity="assumed")
+    return replace(fit, eta_attention=fit.eta_attention * serving.unfused_speed)
 
 
 def serving_step(serving: Serving, host: Host) -> StepModel:
@@ -108,12 +110,13 @@ def serving_step(serving: Serving, host: Host) -> StepModel:
     speculation = serving.speculation
     if speculation is None:
         return step
-    if speculation.draft is None:
-        return speculative_step(step, None, speculation, seats=host.max_num_seqs, sequence_s=host.engine.sequence_s)
-    # The scheduler and the streaming of answers run once for all tokens of a step, so that a draft step is kernels alone.
-    kernels = replace(host.engine, step_s=0.0, sequence_s=0.0)
-    draft = _plain_step(speculation.draft, replace(serving, sparse_2_4=False), host, kernels)
-    return speculative_step(step, draft, speculation, seats=host.max_num_seqs, sequence_s=host.engine.sequence_s)
+    draft = None
+    if speculation.draft is not None:
+        # The scheduler and the streaming of answers run once for all tokens of a step, so that a draft step is kernels alone.
+        kernels = replace(host.engine, step_s=0.0, sequence_s=0.0)
+        draft = _plain_step(speculation.draft, replace(serving, sparse_2_4=False), host, kernels)
+    made = speculative_step(step, draft, speculation, seats=host.max_num_seqs, sequence_s=host.engine.sequence_s)
+    return replace(made, band=max(step.band, ASSUMED_BAND))
 
 
 def _plain_step(model: Model, serving: Serving, host: Host, engine: Engine) -> StepModel:
@@ -132,7 +135,8 @@ def _plain_step(model: Model, serving: Serving, host: Host, engine: Engine) -> S
         pipeline_parallel=host.pipeline_parallel,
         **sparse,
     )
-    return replace(step, validity="assumed") if serving.sparse_2_4 else step
+    certain = not serving.sparse_2_4 and serving.flash_attention
+    return step if certain else replace(step, validity="assumed", band=max(step.band, ASSUMED_BAND))
 
 
 def serving_memory(serving: Serving, host: Host) -> KvCapacity:
