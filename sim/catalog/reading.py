@@ -33,7 +33,6 @@ POSITIVE = {
     "eta_link",
     "eta_memory",
     "eta_weights",
-    "expert_scale",
     "head_dim",
     "heads",
     "hidden",

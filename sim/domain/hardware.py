@@ -270,8 +270,8 @@ class Engine:
 
     Parameters
     ----------
-    kernel_scale : factor on kernel time. expert_scale : a further one on that of routed experts, whose kernels differ most between
-        engines and their versions. step_s : constant per step. sequence_s : per sampled sequence.
+    kernel_scale : factor on kernel time. step_s : constant per step. sequence_s : per sampled sequence.
+    expert_layer_s : per step and layer with experts, beside its kernels. latent_layer_s : per step and layer of latent attention.
     token_s : per token of a step, on top of kernels: element-wise work that a stack has not fused.
     launch_layer_s : time in which the host launches the kernels of a layer. The accelerator works meanwhile, so that linear layers
         take at least layers x launch_layer_s; 0 for stacks that replay a recorded graph.
@@ -291,7 +291,8 @@ class Engine:
     block_tokens: int
     memory_utilization: float
     provenance: Provenance
-    expert_scale: float = 1.0
+    expert_layer_s: float = 0.0
+    latent_layer_s: float = 0.0
     token_s: float = 0.0
     launch_layer_s: float = 0.0
     tpot_band: tuple[float, ...] = ()

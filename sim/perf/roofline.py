@@ -137,13 +137,13 @@ def step_model(
     With the efficiencies eta of the fit, peaks F and BW of the datasheet, t accelerators and max* (a, b) = max + overlap min::
 
         tokens[n]     = max(s [sum over matrices of max*(2 K (n N + min(n, 128) X) / (eta_c F), K N w / (eta_w BW))
-                               + e experts, element-wise traffic, two all-reduces a layer, L layer_s], L launch)
-                        + s prefill(n) + o_t n + o_0
+                               + experts, element-wise traffic, two all-reduces a layer, L layer_s], L launch)
+                        + s prefill(n) + o_t n + o_0 + L_e o_e + L_l o_l
         sampled[m]    = s max*(2 V h m / (t eta F_bf16), 2 V h / (t eta_w BW)) + o_s m
         attention     = s 4 L n_h d / (t eta_a F_bf16) per unit of S
         context(B, C) = s [bytes of KV in C / (eta_kv BW) - prefill(B)]
 
-    All terms are in `KernelTimes`. A step of decoding sequences alone has no `prefill`: what its table of tokens has of it is
+    All terms are in `KernelTimes`; o_e and o_l are the engine's for layers with experts and with latent attention. A step of decoding sequences alone has no `prefill`: what its table of tokens has of it is
     taken back by `context`. Layers with a window have a knot there, and cost a prompt a whole window for each token.
 
     Energy is that of the work of `sim.perf.work`, by the power model of the accelerator (`step_energies`).
@@ -185,9 +185,10 @@ def step_model(
     tokens, sampled = np.arange(MOST_TOKENS + 1.0), np.arange(MOST_SEQUENCES + 1.0)
     hand_over_ns = hand_overs * (STAGE_LINK_NS + 2 * model.hidden / STAGE_LINK_BYTES_PER_NS * tokens)
     prefill_ns = scale_ns * kernels.prefill_s(tokens)
-    kernels_ns = scale_ns * (kernels.tokens_s(tokens) + (engine.expert_scale - 1.0) * kernels.experts_s(tokens))
-    launched_ns = np.maximum(kernels_ns, 1e9 * engine.launch_layer_s * model.layers)
-    tokens_ns = launched_ns + prefill_ns + hand_over_ns + 1e9 * (engine.step_s + engine.token_s * tokens)
+    kernels_ns = np.maximum(scale_ns * kernels.tokens_s(tokens), 1e9 * engine.launch_layer_s * model.layers)
+    latent_layers = model.layers if model.kv_latent else 0
+    engine_s = engine.step_s + engine.expert_layer_s * model.moe_layers + engine.latent_layer_s * latent_layers
+    tokens_ns = kernels_ns + prefill_ns + hand_over_ns + 1e9 * (engine_s + engine.token_s * tokens)
     sampled_ns = scale_ns * kernels.sampled_s(sampled) + engine.sequence_s * 1e9 * sampled
     tokens_fx, token_fx = _table(tokens_ns)
     sampled_fx, sequence_fx = _table(sampled_ns)
