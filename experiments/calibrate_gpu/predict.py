@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from sim.catalog.loader import Catalog, load_catalog
-from sim.domain.hardware import StepFit
+from sim.domain.hardware import Engine, StepFit
 from sim.perf.roofline import kernel_times, step_model
 from sim.perf.steptime import ONE_NS_FX, StepModel
 
@@ -69,15 +69,8 @@ def kernels_of(row: Row, fit: StepFit) -> StepModel:
 @lru_cache(maxsize=64)
 def _kernels(model: str, layers: int, accelerator: str, dtype: str, tensor_parallel: int, fit: StepFit) -> StepModel:
     catalog = _catalog()
-    engine = replace(
-        catalog.engines["vllm-2026"],
-        kernel_scale=1.0,
-        expert_scale=1.0,
-        step_s=0.0,
-        sequence_s=0.0,
-        token_s=0.0,
-        launch_layer_s=0.0,
-    )
+    vllm = catalog.engines["vllm-2026"]
+    engine = Engine("no engine", vllm.kernels, 1.0, 0.0, 0.0, 0.0, vllm.block_tokens, vllm.memory_utilization, vllm.provenance)
     return step_model(
         replace(catalog.models[model], layers=layers),
         catalog.accelerators[accelerator],

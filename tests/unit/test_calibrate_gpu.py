@@ -7,14 +7,17 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sim.catalog.loader import load_catalog
+from sim.perf.roofline import kernel_times
 
 compare = pytest.importorskip("experiments.calibrate_gpu.compare", reason="not a checkout")
 from experiments.calibrate_gpu import predict, shapes, table  # noqa: E402
 from experiments.calibrate_gpu.board import POWER_REASONS, Reading, Sample, summarise  # noqa: E402
 
+CATALOG = load_catalog()
 TABLES = sorted(compare.MEASURED.glob("*.csv"))
 ROWS, REPORTS = compare.load(TABLES)
 
@@ -96,12 +99,17 @@ def test_a_broken_table_names_file_and_line(tmp_path: Path, text: str | None, me
 
 
 def test_kernels_alone_are_the_step_model_without_its_engine() -> None:
-    # By hand, bf16 on an H100: N = 6.979e9 linear and 5.253e8 head parameters; 8 sequences of 512 tokens.
-    read_s = (2 * 6_979_321_856 + 2 * 525_336_576) / (0.9143 * 3.35e12)
-    compute_s = 8 * 2 * (6_979_321_856 + 525_336_576) / (0.8284 * 989e12)
-    kv_s = (131_072 * 4096 + 40 * 32 * 4096 * 8) / (0.9239 * 3.35e12)
-    by_hand = read_s + 0.5 * compute_s + kv_s + 32 * 45.46e-6
-    assert predict.predicted(a_row(), predict.fit_of(a_row())).step_s == pytest.approx(by_hand, rel=1e-6)
+    row = a_row()
+    whole = kernel_times(
+        CATALOG.models[row.model],
+        CATALOG.accelerators["h100-sxm"],
+        CATALOG.fits["h100-sxm/vllm/bf16"],
+        weight_dtype="bf16",
+        kv_dtype="bf16",
+        tensor_parallel=1,
+    )
+    step = (np.array([float(value)]) for value in (row.n, row.n_out, row.s, row.decodes, row.c / row.decodes))
+    assert predict.predicted(row, predict.fit_of(row)).step_s == pytest.approx(float(whole.step_s(*step)[0]), rel=1e-6)
 
 
 def test_a_part_of_eight_costs_less_than_the_whole_and_draws_the_power_of_one_gpu() -> None:
