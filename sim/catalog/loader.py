@@ -280,7 +280,7 @@ def _build(sections: Mapping[str, Mapping[str, Any]], problems: Problems) -> Cat
     tables: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     for kind, cls in KINDS.items():
         for name, row in sections.get(kind, {}).items():
-            made = read_row(cls, name, _resolved(kind, name, row, tables, problems), f"{kind}.{name}", problems)
+            made = read_row(cls, name, _resolved(kind, name, row, tables, sections, problems), f"{kind}.{name}", problems)
             if made is not None:
                 _check(kind, name, made, sections, problems)
                 tables[kind][name] = made
@@ -291,15 +291,22 @@ def _build(sections: Mapping[str, Mapping[str, Any]], problems: Problems) -> Cat
 
 
 def _resolved(
-    kind: str, name: str, row: dict[str, Any], tables: Mapping[str, Mapping[str, Any]], problems: Problems
+    kind: str,
+    name: str,
+    row: dict[str, Any],
+    tables: Mapping[str, Mapping[str, Any]],
+    sections: Mapping[str, Mapping[str, Any]],
+    problems: Problems,
 ) -> dict[str, Any]:
     """Replace the name of a power row by the row; `powers` are read before `accelerators`."""
     if kind != "accelerators" or not isinstance(row.get("power"), str):
         return row
     power = tables["powers"].get(row["power"])
     if power is None:
-        problems.add(f"{kind}.{name}.power", row["power"], "no such row in powers", choices=tables["powers"])
-        # Any power lets the other fields of the row be checked too; the problem just recorded keeps the row from being used.
+        known = sections["powers"]
+        problems.check(row["power"] in known, f"{kind}.{name}.power", row["power"], "no such row in powers", choices=known)
+        # Any power lets the other fields of the row be checked too; the problem recorded, here or of the power's own row, keeps the
+        # row from being used.
         power = PowerFit("", 0.0, 0.0, 0.0, {}, 0.0, 1.0, {}, 0.0, 0.0, Provenance("", "", ""))
     return {**row, "power": power}
 

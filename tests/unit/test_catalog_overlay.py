@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.catalog.loader import load_catalog
+from sim.catalog.loader import KINDS, load_catalog
 from sim.errors import InputError, Problem
 
 SOURCED = "source: a quote from our seller\n    date: 2026-11-01\n    confidence: published\n"
@@ -76,6 +76,13 @@ def test_a_row_without_provenance_is_refused_even_where_it_changes_another(tmp_p
     found = problems_of(tmp_path, text)
     assert list(found) == [f"accelerators.h100-sxm.{key}"]
     assert found[f"accelerators.h100-sxm.{key}"].message == "every row needs a source, a date and a confidence"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_row_of_any_kind_is_taken_without_a_source(tmp_path: Path, kind: str) -> None:
+    name = next(iter(load_catalog().table(kind)))
+    found = problems_of(tmp_path, f"{kind}:\n  {name}:\n    date: 2026-11-01\n    confidence: published\n")
+    assert list(found) == [f"{kind}.{name}.source"]
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
