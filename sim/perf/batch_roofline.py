@@ -65,9 +65,15 @@ def batch_work(model: BatchModel, dtype: str, most: int) -> tuple[Floats, Floats
     ([0.0, 8180000000.0, 16360000000.0], 25.6)
     """
     items = np.arange(most + 1, dtype=np.float64)
+    streamed, gathered = _moved_bytes(model, dtype, items)
+    return model.flops_per_item * items, streamed + gathered
+
+
+def _moved_bytes(model: BatchModel, dtype: str, items: Floats) -> tuple[Floats, Floats]:
+    """Return the bytes that batches of so many items stream through memory, and those that they gather at scattered addresses."""
     size = DTYPES[dtype][0]
-    per_item = model.io_elements_per_item + model.gather_elements_per_item
-    return model.flops_per_item * items, size * (model.parameters * model.weight_reads + per_item * items)
+    streamed = size * (model.parameters * model.weight_reads + model.io_elements_per_item * items)
+    return streamed, size * model.gather_elements_per_item * items
 
 
 def batch_times_s(model: BatchModel, accelerator: Accelerator, fit: BatchFit, dtype: str, most: int) -> Floats:
@@ -89,11 +95,10 @@ def batch_times_s(model: BatchModel, accelerator: Accelerator, fit: BatchFit, dt
     True
     """
     items = np.arange(1, most + 1, dtype=np.float64)
-    size, arithmetic = DTYPES[dtype]
+    arithmetic = DTYPES[dtype][1]
     bandwidth = accelerator.bandwidth_gb_per_s * 1e9
     compute_s = items * model.flops_per_item / (fit.eta_compute * accelerator.dense_tflops[arithmetic] * 1e12)
-    streamed = size * (model.parameters * model.weight_reads + model.io_elements_per_item * items)
-    gathered = size * model.gather_elements_per_item * items
+    streamed, gathered = _moved_bytes(model, dtype, items)
     memory_s = streamed / (fit.eta_memory * bandwidth) + gathered / (fit.eta_gather * bandwidth)
     roof_s = np.maximum(compute_s, memory_s) + fit.overlap * np.minimum(compute_s, memory_s)
     total: Floats = fit.batch_s + model.launches * fit.launch_s + roof_s
