@@ -11,6 +11,7 @@ from sim.domain.training import Range, TrainingEfficiency
 from sim.errors import Problems
 from sim.perf.goodput import HOUR_S, Goodput, Reliability, goodput
 from sim.perf.power import stepping_power_w
+from sim.perf.serving import UNFUSED_SPEED
 from sim.perf.training_memory import RECIPES, TrainingSetup, adapter_parameters
 
 # Operations of a parameter and a token: 2 forward, 2 for the gradient of the inputs, 2 for that of the weights, which frozen
@@ -222,6 +223,8 @@ def training_time(
 ) -> TrainingTime:
     """Return how long a job takes: T = FLOPs / (accelerators x peak x MFU x goodput).
 
+    Attention that is not fused (`recompute` "none") makes every step longer, which lowers the MFU of the catalog's runs.
+
     The MFU of the run while it steps and the goodput give the time of this run. The all-in hours of model cards hold far more than
     the main run (Llama-3.1-8B: twice as many); they come from the shares that published runs reached over all their hours.
 
@@ -251,7 +254,8 @@ def training_time(
     peak = peak_flops_per_s(accelerator, setup.recipe)
     row = efficiency_for(accelerator.name, RECIPES[setup.recipe].arithmetic, model, rows)
     found = goodput(setup.accelerators, checkpoint_bytes(model, setup), job.reliability)
-    mfu = row.in_run if job.mfu is None else Range(job.mfu, job.mfu, job.mfu)
+    fused = unfused_speed(model, setup.sequence_tokens) if setup.recompute == "none" else Range(1.0, 1.0, 1.0)
+    mfu = _scaled(row.in_run, fused) if job.mfu is None else Range(job.mfu, job.mfu, job.mfu)
     share = found.share if job.goodput is None else Range(job.goodput, job.goodput, job.goodput)
     sequences = int(job.global_batch_tokens // (setup.sequence_tokens * setup.micro_batch))
     part = setup.tensor_parallel * setup.pipeline_parallel
@@ -268,7 +272,7 @@ def training_time(
         checkpoints=found,
         hours=hours,
         accelerator_hours=_times(hours, setup.accelerators),
-        all_in_accelerator_hours=_over(flops / (peak * HOUR_S), row.all_in),
+        all_in_accelerator_hours=_over(flops / (peak * HOUR_S), _scaled(row.all_in, fused)),
         efficiency=row,
         validity="set" if job.mfu is not None else row.validity(accelerator.name),
     )
@@ -324,6 +328,36 @@ def training_power_w(accelerator: Accelerator, mfu: float, host_share: float) ->
     7728
     """
     return stepping_power_w(accelerator, memory_use=0.0, compute_use=mfu) + host_share * accelerator.tdp_w
+
+
+def unfused_speed(model: Model, sequence_tokens: int) -> Range:
+    """Return the speed of training with attention that is not fused, as a share of that with FlashAttention.
+
+    Causal attention of a sequence of s tokens is r = L n_h d s / N of the other operations of a token, forward and backward. At
+    equal efficiency it takes r / (1 + r) of the time, and 2 to 4 times that where it is not fused (a lower bound: it is rather less
+    efficient than the products).
+
+    Parameters
+    ----------
+    sequence_tokens : s.
+
+    Source: FlashAttention's 2 to 4x (research note on hardware, section 7, read 2026-11-23, assumed).
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> model = load_catalog().models["llama-3.1-8b"]
+    >>> [round(share, 2) for share in (unfused_speed(model, 2048).mid, unfused_speed(model, 32_768).mid)]
+    [0.94, 0.61]
+    """
+    more = model.layers * model.heads * model.head_dim * sequence_tokens / active_parameters(model)
+    part = more / (1.0 + more)
+    low, mid, high = (1.0 / (1.0 + part * (1.0 / speed - 1.0)) for speed in UNFUSED_SPEED)
+    return Range(low, mid, high)
+
+
+def _scaled(one: Range, other: Range) -> Range:
+    return Range(one.low * other.low, one.mid * other.mid, one.high * other.high)
 
 
 def _over(value: float, *shares: Range) -> Range:
