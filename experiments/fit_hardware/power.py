@@ -194,6 +194,39 @@ def all_rows() -> list[PowerRow]:
     return [*mlenergy(), *splitwise(tdp_w), *calibrated()]
 
 
+def catalog_powers() -> Powers:
+    """Return the rows of the catalog by accelerator."""
+    return {name: CATALOG.accelerators[name].power for name in FITTED}
+
+
+def modelled(row: PowerRow) -> tuple[float, float]:
+    """Return power (W of one accelerator) and energy of an output token (J of all) in steps as long as the catalog has them.
+
+    Every step the share of a prompt that a sequence brings along is part of the mean step.
+    """
+    engine = CATALOG.engines["vllm-2026-b200" if row.accelerator == "b200-sxm" else "vllm-2026"]
+    fit = CATALOG.fits[f"{row.accelerator}/{engine.kernels}/{row.dtype}"]
+    kinds = {"weight_dtype": row.dtype, "kv_dtype": "bf16", "tensor_parallel": row.tensor_parallel}
+    served = step_model(CATALOG.models[row.model], CATALOG.accelerators[row.accelerator], fit, engine, **kinds)  # type: ignore[arg-type]
+    (step,) = row.steps
+    decodes = round(step.decodes)
+    load = (round(step.n), decodes, round(2 * step.s), round(decodes * step.context), decodes)
+    step_fx = served.step_fx(*load)
+    joules = served.step_j(step_fx, *load)
+    return joules / (step_fx / ONE_NS_FX / 1e9) / row.tensor_parallel, joules / step.decodes
+
+
+def modelled_errors(rows: Iterable[PowerRow]) -> tuple[list[tuple[PowerRow, float]], list[tuple[PowerRow, float]]]:
+    """Return the relative errors of power and of energy per output token at modelled times, of serving rows."""
+    power, energy = [], []
+    for row in rows:
+        if row.source == "mlenergy":
+            power_w, token_j = modelled(row)
+            power.append((row, power_w / row.power_w - 1))
+            energy.append((row, token_j / (row.power_w * row.tensor_parallel / row.output_tokens_per_s) - 1))
+    return power, energy
+
+
 def kind_of(row: PowerRow) -> tuple[str, str, str]:
     """Return the group in which a row is judged."""
     return row.source, row.accelerator, "experts" if CATALOG.models[row.model].experts else "dense"
@@ -223,6 +256,11 @@ def main() -> None:
     print("\n".join(summary(errors(rows, lambda _: powers))))
     print(f"\n{'':38s} rows median    90%   bias, model left out")
     print("\n".join(summary(left_out(rows))))
+    power, energy = modelled_errors(rows)
+    print(f"\n{'by the catalog, at its own times':38s} rows median    90%   bias, power")
+    print("\n".join(summary(power)))
+    print(f"\n{'':38s} rows median    90%   bias, energy of an output token")
+    print("\n".join(summary(energy)))
 
 
 if __name__ == "__main__":
