@@ -53,6 +53,21 @@ def test_throughput_worked_by_hand() -> None:
     assert mixed_step_s(roof, 64, 512, 128, 256) == pytest.approx(3.2e-3, rel=1e-9)
 
 
+def test_cached_tokens_worked_by_hand() -> None:
+    """Half of 1,000 tokens cached: 500 are processed, each seeing those before it: S = 500 x (500 + 250) = 375,000."""
+    step = closed_form(fixed_ns=1e6, token_ns=1e4, attention_ns=4.0)
+    assert prefill_s(step, 1000, 8192, cached_tokens=500) == pytest.approx(1e-3 + 500 * 1e-5 + 375_000 * 4e-9, rel=1e-9)
+    assert prefill_s(step, 1000, 8192, cached_tokens=1000) == prefill_s(step, 1000, 8192, cached_tokens=999)
+    # 10 sequences, 100 out: a tenth of the steps carries a prompt, of which 500 tokens are processed
+    mean = 1e-3 + (10 + 0.1 * 500) * 1e-5 + 0.1 * 375_000 * 4e-9
+    assert mixed_step_s(step, 10, 1000, 100, 8192, cached_share=0.5) == pytest.approx(mean, rel=1e-9)
+    # the budget of a step holds 1 + 500 / 100 tokens for each sequence
+    sheet = capacity_sheet(
+        step, 10**6, prompt_tokens=1000, output_tokens=100, max_num_seqs=256, max_num_batched_tokens=600, cached_share=0.5
+    )
+    assert (sheet.batch, sheet.bound) == (100, "budget")
+
+
 def stepped_requests_per_s(step: StepModel, seats: int, prompt: int, output: int) -> float:
     """Serve requests of one size for many steps, each seat refilled at once, seats out of phase; no budget, no KV limit."""
     generated = [output * seat // seats for seat in range(seats)]
