@@ -151,8 +151,8 @@ def powers_at(factors: Floats) -> Powers:
             expert_kernel=shared["expert_kernel"],
             expert_flop_factor=shared["expert_flops"],
             expert_byte_factor={"bf16": shared["experts_bf16"], "fp8": shared["experts_fp8"], "mxfp4": four_bits},
-            error_band=0.0,
-            expert_error_band=0.0,
+            band=0.0,
+            expert_band=0.0,
             provenance=CATALOG.accelerators[name].provenance,
         )
     return rows

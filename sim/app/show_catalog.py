@@ -64,8 +64,8 @@ def _pool_numbers(pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:
         ("byte of memory", power.byte_pj, "pJ"),
         ("byte of the cache", power.context_byte_pj, "pJ"),
         *((f"operation in {dtype}", power.flop_pj[dtype], "pJ") for dtype in accelerator.dense_tflops),
-        ("power of a step, off by at most", 100 * power.error_band, "%"),
-        ("  with experts", 100 * power.expert_error_band, "%"),
+        ("power of a step, off by at most", 100 * power.band, "%"),
+        ("  with experts", 100 * power.expert_band, "%"),
     ):
         yield _row(about, f"{accelerator.name} {name}", value, unit, power.provenance)
     for name, own, value, unit, provenance in (
@@ -154,7 +154,7 @@ def _batcher_numbers(about: str, kind: ReplicaKind, resolved: Resolved) -> Itera
         yield Number(about, "weights", kind.weight_bytes / 1e9, "GB", SCENARIO, "assumed")
         return
     model = served.model
-    yield Number(about, "90 % band of batch times", 100 * served.fit.error_band, "%", source, step.validity)
+    yield Number(about, "90 % band of batch times", 100 * served.fit.band, "%", source, step.validity)
     for name, value, unit in (
         ("operations of an item", model.flops_per_item / 1e9, "GFLOP"),
         ("weights", kind.weight_bytes / 1e9, "GB"),

@@ -34,8 +34,8 @@ class PowerFit:
         for longer than their work would.
     expert_flop_factor : of operations of routed experts, against others: their kernels work on few rows at a time.
     expert_byte_factor : of bytes of routed experts by weight type; 1 for a type that is not there.
-    error_band, expert_error_band : relative errors that nine of ten predictions stay within, of dense models and of those with
-        experts, with models left out of the fit.
+    band, expert_band : relative errors that nine of ten predictions stay within, of dense models and of those with experts, with
+        models left out of the fit.
     """
 
     name: str
@@ -46,8 +46,8 @@ class PowerFit:
     expert_kernel: float
     expert_flop_factor: float
     expert_byte_factor: dict[str, float]
-    error_band: float
-    expert_error_band: float
+    band: float
+    expert_band: float
     provenance: Provenance
 
 

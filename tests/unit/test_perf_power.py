@@ -27,8 +27,8 @@ ROUND = PowerFit(
     expert_kernel=0.05,
     expert_flop_factor=3.0,
     expert_byte_factor={"fp8": 2.0},
-    error_band=0.1,
-    expert_error_band=0.4,
+    band=0.1,
+    expert_band=0.4,
     provenance=Provenance("round numbers", "2026-11-23", "assumed"),
 )
 CHIP = replace(CATALOG.accelerators["h100-sxm"], tdp_w=1000.0, idle_w=200.0, power=ROUND)

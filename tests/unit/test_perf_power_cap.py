@@ -217,5 +217,5 @@ def test_a_cap_is_one_that_the_board_takes(cap_w: float, fine: bool) -> None:
 def test_a_cap_is_shown_with_its_source() -> None:
     shown = {(number.about, number.name): number for number in numbers(resolve(capped(450.0)))}
     assert shown["pool gpu", "h100-sxm power cap"].value == 450.0
-    assert shown["pool gpu", "h100-sxm power of a step, off by at most"].value == 100 * H100.power.error_band
+    assert shown["pool gpu", "h100-sxm power of a step, off by at most"].value == 100 * H100.power.band
     assert not any("power cap" in name for _, name in {(n.about, n.name) for n in numbers(resolve(capped(None)))})

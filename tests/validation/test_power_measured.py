@@ -79,7 +79,7 @@ def test_power_of_all_served_rows_at_the_measured_time() -> None:
 @pytest.mark.parametrize("kind", MEDIANS, ids=" ".join)
 def test_printed_bands_hold_nine_of_ten(kind: Kind) -> None:
     power = CATALOG.accelerators[kind[1]].power
-    band = power.expert_error_band if kind[2] == "experts" else power.error_band
+    band = power.expert_band if kind[2] == "experts" else power.band
     assert np.mean(np.abs(at_measured_times()[kind]) <= band) >= 0.9
 
 
