@@ -157,7 +157,7 @@ def test_the_law_is_near_what_a_home_server_measured() -> None:
 
     for cap_w, speed in measured.items():
         made = 1 / milliseconds(capped_step_model(prefill, chip, cap_w))
-        assert made == pytest.approx(speed, rel=0.25 if cap_w == 200.0 else 0.1)
+        assert made == pytest.approx(speed, rel=0.25 if cap_w == 200.0 else 0.03)
 
 
 def test_a_capped_h200_keeps_the_share_that_mlperf_measured() -> None:
@@ -169,8 +169,8 @@ def test_a_capped_h200_keeps_the_share_that_mlperf_measured() -> None:
         return step_model(CATALOG.models["llama-2-70b"], accelerator, fit, engine, **kinds)  # type: ignore[arg-type]
 
     h200, load = CATALOG.accelerators["h200-sxm"], (1280, 1024, 256 * 294, 1024 * 440, 1024)  # prompts of 294, answers of 294
-    times = {cap_w: capped_step_model(llama, h200, cap_w).step_fx(*load) for cap_w in (700.0, 550.0, 350.0)}
-    assert times[700.0] / times[550.0] > 0.81 > times[700.0] / times[350.0]
+    times = {cap_w: capped_step_model(llama, h200, cap_w).step_fx(*load) for cap_w in (700.0, 450.0, 350.0)}
+    assert times[700.0] / times[450.0] > 0.81 > times[700.0] / times[350.0]
 
 
 def capped(cap_w: float | None, engine: str = "compiled", instance: str = "p5.4xlarge") -> Scenario:
