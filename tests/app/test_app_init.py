@@ -16,6 +16,8 @@ from sim.errors import InputError
 from sim.scenario.check import check
 
 MODELS, INSTANCES = sorted(load_catalog().models), sorted(load_catalog().instances)
+# Every machine is tried with a model that fits all of them and with every 13th of the others; each model meets several machines.
+FITS_ALL, EVERY = "qwen3-0.6b", 13
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +33,11 @@ def _written(wanted: Init, folder: Path, name: str = "mine"):
 
 @pytest.mark.parametrize("instance", INSTANCES)
 def test_whatever_fits_is_valid_and_not_overloaded(instance, tmp_path):
-    """Targets are loose, so that only memory decides; at least one model fits every machine."""
+    """Targets are loose, so that only memory decides."""
     fitted = 0
-    for model in MODELS:
-        wanted = Init(model=model, instance=instance, rate_per_s=30.0, ttft_s=60.0, tpot_s=1.0)
+    first = INSTANCES.index(instance) % EVERY
+    for model in (FITS_ALL, *MODELS[first::EVERY]):
+        wanted = Init(model=model, instance=instance, rate_per_s=30.0, ttft_s=600.0, tpot_s=10.0)
         refusal = ""
         try:
             scenario = _written(wanted, tmp_path)

@@ -85,7 +85,7 @@ def test_the_good_scenario_has_no_problem():
         ("services.chat.max_queue", -1, "services.chat.max_queue", "is out of range"),
         ("services.chat.max_attempts", 0, "services.chat.max_attempts", "is out of range"),
         ("deployments.llama.model", "lama-3.1-8b", "deployments.llama.model", "did you mean 'llama-3.1-8b'?"),
-        ("deployments.llama.engine", "vllm-2025", "deployments.llama.engine", "did you mean 'vllm-2026'?"),
+        ("deployments.llama.engine", "vlm-2026", "deployments.llama.engine", "did you mean 'vllm-2026'?"),
         ("deployments.llama.weight_dtype", "fp9", "deployments.llama.weight_dtype", "not a weight type"),
         ("deployments.llama.kv_dtype", "fp9", "deployments.llama.kv_dtype", "not a type of the KV cache"),
         ("deployments.llama.tensor_parallel", 2, "deployments.llama.tensor_parallel", "more than the accelerators of p5.4xlarge"),
