@@ -114,6 +114,7 @@ def _llm_numbers(about: str, kind: ReplicaKind) -> Iterator[Number]:
     assert kind.engine is not None
     for name, value, unit in _step_numbers(kind):
         yield Number(about, name, value, unit, kind.step_source, kind.step.validity)
+    yield Number(about, "90 % band of step times", 100 * kind.step.band, "%", kind.step_source, kind.step.validity)
     yield _row(about, "front end", kind.engine.front_end_s, "s", kind.engine.provenance)
     memory = "computed from the memory of the accelerators" if kind.memory is not None else SCENARIO
     yield Number(about, "KV cache", float(kind.kv_tokens), "tokens", memory, "assumed")
