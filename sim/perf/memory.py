@@ -144,9 +144,8 @@ def kv_bytes_per_token(model: Model, *, kv_dtype: str, tensor_parallel: int = 1,
     >>> [kv_bytes_per_token(oss, kv_dtype="bf16", context_tokens=length) for length in (128, 1024, 131_072)]
     [49152.0, 27648.0, 24600.0]
     """
-    layer = model.kv_elements_per_token / model.layers
-    if model.kv_latent == 0:
-        layer *= max(model.kv_heads / tensor_parallel, 1.0) / model.kv_heads
+    # A latent counts as one head.
+    layer = model.kv_elements_per_token / model.layers * max(model.kv_heads / tensor_parallel, 1.0) / model.kv_heads
     whole = 1.0
     if model.window_layers and context_tokens is not None:
         whole = min(1.0, model.window_tokens / context_tokens)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sim.catalog.loader import load_catalog
 from sim.perf.memory import KvCapacity, activation_bytes, kv_bytes_per_token, kv_capacity, weight_bytes
+from sim.perf.remedies import cheapest_instance
 from sim.units import BYTES_PER_GIB
 
 CATALOG = load_catalog()
@@ -59,6 +60,7 @@ def test_a_rank_holds_at_least_one_kv_head() -> None:
     ("model", "length", "expected"),
     [
         # 12 full layers and 12 that keep 128 tokens, 2,048 bytes a layer and token
+        ("gpt-oss-20b", 64, 24 * 2048),
         ("gpt-oss-20b", 128, 24 * 2048),
         ("gpt-oss-20b", 4096, (12 + 12 * 128 / 4096) * 2048),
         # 62 layers, of them 52 that keep 1,024 tokens, 2 x 16 heads x 128 x 2 bytes
@@ -110,6 +112,14 @@ def test_activations_are_the_largest_of_mlp_attention_and_sampler() -> None:
     many = activation_bytes(model, tensor_parallel=1, max_num_batched_tokens=8192, max_num_seqs=256)
     hidden = 3 * 8192 * 4096 * 2
     assert (few, many) == (hidden + mlp, hidden + sampler)
+
+
+@pytest.mark.parametrize(("degree", "wide", "narrow"), [(1, 2 * 14_336, 14_336), (8, 4096, 1792)])
+def test_activations_of_experts(degree: int, wide: int, narrow: int) -> None:
+    """Each of two copies of a token has gate and up side by side, or its output where that is wider, and the product of the two."""
+    model = CATALOG.models["mixtral-8x7b"]
+    found = activation_bytes(model, tensor_parallel=degree, max_num_batched_tokens=8192, max_num_seqs=8)
+    assert found == 2 * 8192 * (3 * 4096 + 2 * (wide + narrow))
 
 
 def test_published_blocks_of_llama_8b_on_an_rtx_4090() -> None:
@@ -271,6 +281,15 @@ def test_remedies_name_accelerators_and_machines_and_only_types_with_step_times(
     assert kv_capacity(llama, named, VLLM, **settings).fits  # type: ignore[arg-type]
     if larger.group(3):
         assert CATALOG.instances[larger.group(3)].accelerator == named.name
+
+
+def test_machines_of_ones_own_are_no_remedy() -> None:
+    clouds = {each.cloud for each in CATALOG.instances.values() if each.accelerator == "h100-sxm" and each.accelerators == 8}
+    assert "own" in clouds  # and by the hour it would be the cheapest
+    machine = cheapest_instance("h100-sxm", 8, CATALOG)
+    assert machine is not None
+    assert machine.cloud != "own"
+    assert cheapest_instance("h100-sxm", 9, CATALOG) is None
 
 
 def test_a_shorter_step_is_a_remedy_where_it_is_enough() -> None:

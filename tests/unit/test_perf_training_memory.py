@@ -151,6 +151,9 @@ def test_adapters_are_small_and_leave_the_weights_alone() -> None:
     assert found.weight_bytes == 2 * (8_030_261_248 + 41_943_040)
     assert found.optimizer_bytes == 12 * 41_943_040
     assert found.fits
+    frozen, split = (training_memory(LLAMA, H100, TrainingSetup(accelerators=8, zero=zero, lora_rank=16)) for zero in (2, 3))
+    assert frozen.weight_bytes == found.weight_bytes  # ZeRO splits what is trained, and only its third stage the frozen weights
+    assert split.weight_bytes == found.weight_bytes / 8
 
 
 def test_adapters_of_latent_attention_follow_its_projections() -> None:
