@@ -79,6 +79,8 @@ def test_units_against_published_figures_in_other_units() -> None:
     # 820 GiB/s of a Neuron chip is not 820 GB/s; 48 GiB of an L40S are 46,068 MiB to the driver; 3,040 TFLOP/s in a trn1.32xlarge.
     assert ACCELERATORS["inferentia2"].bandwidth_gb_per_s == pytest.approx(820 * 2**30 / 1e9, abs=0.1)
     assert ACCELERATORS["trainium1"].bandwidth_gb_per_s == ACCELERATORS["inferentia2"].bandwidth_gb_per_s
+    assert ACCELERATORS["inferentia2"].link_gb_per_s == pytest.approx(192 * 2**30 / 1e9 / 2, abs=0.1)
+    assert 16 * ACCELERATORS["trainium2"].bandwidth_gb_per_s / 1e3 == pytest.approx(46.4)
     assert ACCELERATORS["l40s"].usable_gib * 1024 <= 46_068
     trn1 = CATALOG.instances["trn1.32xlarge"]
     assert trn1.accelerators * ACCELERATORS[trn1.accelerator].dense_tflops["bf16"] == 3_040
