@@ -25,7 +25,7 @@ from sim.perf.steptime import ONE_NS_FX, Context, StepModel
 
 Floats = NDArray[np.float64]
 FX_PER_S = 1e9 * ONE_NS_FX
-# Share of the own clock below which voltage no longer falls. Assumed, 2026-11-23: prefill speeds of six RTX 3090 under limits of 300
+# Share of the own clock below which voltage no longer falls. Assumed, 2026-11-23: prefill speeds of six RTX 3090 at limits of 300
 # and 250 W (llmgarage.ai/power-limit-tokens-per-second-benchmark, February 2026) come out within 3 %, at 200 of 350 W a fifth high.
 FLOOR = 0.7
 # Share of a byte's energy that is spent in the clocked part of the chip; the rest is in the memory and its links (assumed,
