@@ -123,7 +123,7 @@ def _times_from(kind: KindReport) -> str:
     served = kind.served
     if served is None:
         return f"of the scenario, {kind.validity}"
-    band = f"90 % within {served.fit.error_band:.0%}"
+    band = f"90 % within {served.fit.band:.0%}"
     return f"roofline of {served.model.name} in {served.dtype}, {kind.validity} ({served.fit.name}), {band}"
 
 

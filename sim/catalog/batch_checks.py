@@ -55,7 +55,7 @@ def check_batch_fit(row: BatchFit, name: str, path: str, accelerators: Collectio
     _check_dtypes(row.dtypes, path, problems)
     problems.check(row.overlap <= 1, f"{path}.overlap", row.overlap, "out of range", "0 to 1")
     problems.check(row.eta_compute <= 1, f"{path}.eta_compute", row.eta_compute, "out of range", "above 0, at most 1")
-    problems.check(0 < row.error_band < 1, f"{path}.error_band", row.error_band, "out of range", "above 0, below 1")
+    problems.check(0 < row.band < 1, f"{path}.band", row.band, "out of range", "above 0, below 1")
 
 
 def _check_dtypes(dtypes: tuple[str, ...], path: str, problems: Problems) -> None:

@@ -56,7 +56,7 @@ class BatchFit:
     launch_s : of one kernel or layer. batch_s : of one batch: queue to runner, copies, answer.
     overlap : kappa, 0 is perfect overlap of compute and memory, 1 is none.
     dtypes : types of the measurements behind the row; in another type its validity is "transferred" at best.
-    error_band : half-width of the 90 % band of the time of a batch, as a share of it.
+    band : half-width of the 90 % band of the time of a batch, as a share of it.
     validity : "fitted" (to this accelerator), "transferred" (from another one) or "assumed".
     """
 
@@ -68,7 +68,7 @@ class BatchFit:
     batch_s: float
     overlap: float
     dtypes: tuple[str, ...]
-    error_band: float
+    band: float
     validity: str
     provenance: Provenance
     notes: str = field(default="")

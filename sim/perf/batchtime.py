@@ -7,7 +7,7 @@ table or as a line, and counts as assumed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from sim.domain.batch_models import DTYPES, BatchFit, BatchModel
 from sim.domain.hardware import Accelerator
 from sim.perf.batch_roofline import Floats, batch_times_s, batch_work, fit_validity
-from sim.perf.power import main_arithmetic, step_energies
+from sim.perf.power import KernelSeconds, main_arithmetic, step_energies
 from sim.perf.steptime import ONE_NS_FX, StepModel
 from sim.perf.work import StepWork
 
@@ -92,7 +92,7 @@ def batch_step_model(times_fx: Sequence[int], accelerator: Accelerator, *, compu
         * np.arange(most + 1, dtype=np.float64)
     )
     moved_bytes = memory_use * accelerator.bandwidth_gb_per_s * 1e9 * times_s
-    return _step_model(times_fx, accelerator, arithmetic, flops, moved_bytes, "assumed")
+    return _step_model(times_fx, accelerator, arithmetic, flops, moved_bytes)
 
 
 def roofline_step_model(model: BatchModel, accelerator: Accelerator, fit: BatchFit, dtype: str, most: int) -> StepModel:
@@ -118,22 +118,29 @@ def roofline_step_model(model: BatchModel, accelerator: Accelerator, fit: BatchF
     times_fx = tuple(int(time_s * 1e9 * ONE_NS_FX + 0.5) for time_s in times_s.tolist())
     flops, moved_bytes = batch_work(model, dtype, most)
     validity = fit_validity(fit, accelerator, dtype)
-    return _step_model(times_fx, accelerator, DTYPES[dtype][1], flops, moved_bytes, validity)
+    # Between batches the accelerator waits for the host.
+    kernels = KernelSeconds(np.concatenate(([0.0], times_s - fit.batch_s)), np.zeros(2), 0.0, 0.0)
+    made = _step_model(times_fx, accelerator, DTYPES[dtype][1], flops, moved_bytes, kernels)
+    return replace(made, validity=validity, band=fit.band)
 
 
 def _step_model(
-    times_fx: Sequence[int], accelerator: Accelerator, arithmetic: str, flops: Floats, moved_bytes: Floats, validity: str
+    times_fx: Sequence[int],
+    accelerator: Accelerator,
+    arithmetic: str,
+    flops: Floats,
+    moved_bytes: Floats,
+    kernels: KernelSeconds | None = None,
 ) -> StepModel:
-    """Return the step model of batches from their times, at items - 1, and their operations and bytes, at items."""
+    """Return the assumed step model of batches: times at items - 1, and operations, bytes and time of kernels at items."""
     none = np.zeros(2)
     work = StepWork(arithmetic, flops, moved_bytes, none, none, 0.0, 0.0, 0.0)
-    energies = step_energies(accelerator, work, accelerators=1)
+    energies = step_energies(accelerator, work, accelerators=1, kernels=kernels)
     return StepModel(
         tokens_fx=(0, *times_fx),
         tokens_j=tuple(energies.tokens_j.tolist()),
         tdp_w=energies.tdp_w,
         base_w=energies.base_w,
-        validity=validity,
     )
 
 

@@ -31,7 +31,7 @@ def error(point: Point) -> float:
 def test_nine_of_ten_rows_lie_within_the_band_of_their_row_of_the_catalog() -> None:
     points = timed()
     assert len(points) == 21
-    within = [abs(error(point)) <= CATALOG.batch_fit(point.accelerator, family_of(point)).error_band for point in points]
+    within = [abs(error(point)) <= CATALOG.batch_fit(point.accelerator, family_of(point)).band for point in points]
     assert sum(within) >= 0.9 * len(points)
     assert statistics.median(abs(error(point)) for point in points) < 0.05
 
