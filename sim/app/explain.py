@@ -14,8 +14,8 @@ from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.capacity import CapacitySheet, capacity_sheet
 from sim.perf.evidence import Accuracy
-from sim.perf.optimize import Choices, Optimization, optimization
-from sim.perf.roofline import check_parallel
+from sim.perf.optimize import JOINED_BY, OPTIMIZATIONS, Choices, Optimization, optimization
+from sim.perf.roofline import WEIGHT_TYPES, check_parallel
 from sim.perf.serving import Host, Serving, serving_bytes, serving_memory, serving_step
 from sim.perf.steptime import StepModel
 from sim.perf.training import efficiency_for, peak_flops_per_s
@@ -239,11 +239,13 @@ def _explained(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], wi
     for name in wishes.tried or STANDARD:
         tried = optimization(name, choices, "try", Problems())
         assert tried is not None
+        if not wishes.tried and _in_place(name, before, choices):
+            continue
         reason = _refused(bench, before, tried)
-        if not reason:
-            outcomes.append(_outcome(bench, before, tried, outcomes[0]))
-        elif not (name == before.weight_dtype and not wishes.tried):
+        if reason:
             refused[name] = reason
+        else:
+            outcomes.append(_outcome(bench, before, tried, outcomes[0]))
     return Explanation(
         kind.deployment,
         kind.pool,
@@ -257,6 +259,12 @@ def _explained(kind: ReplicaKind, resolved: Resolved, loads: dict[str, Load], wi
         tuple(outcomes),
         refused,
     )
+
+
+def _in_place(name: str, before: Serving, choices: Choices) -> bool:
+    """Return whether a part of an optimization is what is served already."""
+    parts = set(name.split(JOINED_BY)) & {*WEIGHT_TYPES, "kv_fp8", "flash_attention", "no_flash_attention"}
+    return any(OPTIMIZATIONS[part](choices).apply(before) == before for part in parts)
 
 
 def _choices(wishes: Wishes, served: Serving, host: Host, catalog: Catalog) -> Choices:

@@ -118,5 +118,5 @@ def artifact_bytes(model: Model, weight_dtype: str, *, pruning: Pruning | None =
     if pruning is None:
         return linear + others
     if pruning.entropy_coded:
-        others *= coded_share("bf16")
+        others *= coded_share(weight_dtype if weight_dtype == "fp32" else "bf16")  # no type is narrower here
     return linear * stored_bits(weight_dtype, pruning) / stored_bits(weight_dtype) + others

@@ -70,7 +70,7 @@ def test_energy_likewise():
 def test_a_prompt_costs_what_it_does_without_and_the_drafts_part():
     speculation = Speculation(None, tokens=4, acceptance=0.7)
     step = speculative_step(MODEL, SMALL, speculation, seats=64, sequence_s=40e-6)
-    prompt = (4_000, 0, 4_000**2, 0, 0)
+    prompt = (4_000, 1, 4_000**2, 0, 0)
     both = MODEL.step_fx(*prompt) + SMALL.step_fx(*prompt)
     assert step.step_fx(*prompt) == pytest.approx(both, rel=1e-9)
     # Beside decoding sequences it adds what its tokens add to a step of both models, to within the weights that are read anyway.
