@@ -162,20 +162,33 @@ def _halves(value: int, least: int) -> Iterator[int]:
 
 
 def _bigger_accelerator(model: Model, engine: Engine, given: ServingSetup, fits: Fits, catalog: Catalog | None) -> str:
-    """Name the smallest accelerator of the catalog on which the same settings fit, and the cheapest machine that has enough."""
+    """Name the smallest accelerator of the catalog on which the same settings fit, else with the degree that its machines have."""
     if catalog is None:
         return ""
-    arithmetic = WEIGHT_TYPES[given.weight_dtype][1]
-    for each in sorted(catalog.accelerators.values(), key=lambda each: (each.usable_gib, each.name)):
-        # A computer of its own is no larger accelerator.
-        of_a_kind = each.link != "none" or given.accelerator.link == "none"
-        able = of_a_kind and arithmetic in each.dense_tflops and given.tensor_parallel in tensor_parallel_degrees(model, each)
-        known = able and _has_step_times(each.name, engine, given.weight_dtype, catalog)
-        if known and fits(replace(given, accelerator=each)):
-            instance = cheapest_instance(each.name, given.tensor_parallel, catalog)
-            machine = "" if instance is None else f", for instance {instance.name}"
-            return f"a larger accelerator: {each.name} ({each.usable_gib:g} GiB{machine})"
+    able = [each for each in catalog.accelerators.values() if _comparable(each, engine, given, catalog)]
+    able.sort(key=lambda each: (each.usable_gib, each.name))
+    for each in able:
+        same = given.tensor_parallel in tensor_parallel_degrees(model, each)
+        if same and fits(replace(given, accelerator=each)):
+            return _named(each, cheapest_instance(each.name, given.tensor_parallel, catalog))
+    for each in able:
+        for degree in tensor_parallel_degrees(model, each):
+            machine = cheapest_instance(each.name, degree, catalog)
+            if machine is not None and fits(replace(given, accelerator=each, tensor_parallel=degree)):
+                return f"tensor_parallel={degree} on {_named(each, machine)}"
     return ""
+
+
+def _comparable(accelerator: Accelerator, engine: Engine, given: ServingSetup, catalog: Catalog) -> bool:
+    """Return whether an accelerator can stand in for the given one: its arithmetic, step times, and no computer of its own."""
+    of_a_kind = accelerator.link != "none" or given.accelerator.link == "none"
+    able = of_a_kind and WEIGHT_TYPES[given.weight_dtype][1] in accelerator.dense_tflops
+    return able and _has_step_times(accelerator.name, engine, given.weight_dtype, catalog)
+
+
+def _named(accelerator: Accelerator, machine: InstanceType | None) -> str:
+    rented = "" if machine is None else f", for instance {machine.name}"
+    return f"a larger accelerator: {accelerator.name} ({accelerator.usable_gib:g} GiB{rented})"
 
 
 def cheapest_instance(accelerator: str, at_least: int, catalog: Catalog) -> InstanceType | None:

@@ -283,6 +283,19 @@ def test_remedies_name_accelerators_and_machines_and_only_types_with_step_times(
         assert CATALOG.instances[larger.group(3)].accelerator == named.name
 
 
+def test_the_largest_models_are_sent_to_larger_accelerators_and_split() -> None:
+    settings = {"weight_dtype": "bf16", "kv_dtype": "bf16", "max_num_batched_tokens": 8192, "max_num_seqs": 256}
+    deepseek = CATALOG.models["deepseek-v3"]
+    found = kv_capacity(deepseek, CATALOG.accelerators["h100-sxm"], VLLM, tensor_parallel=1, catalog=CATALOG, **settings)  # type: ignore[arg-type]
+    split = re.match(
+        r"tensor_parallel=(\d+) on a larger accelerator: ([a-z0-9-]+) .* for instance ([a-z0-9.-]+)\)", found.remedies[-1]
+    )
+    assert split is not None
+    card, machine = CATALOG.accelerators[split.group(2)], CATALOG.instances[split.group(3)]
+    assert machine.accelerators >= int(split.group(1))
+    assert kv_capacity(deepseek, card, VLLM, tensor_parallel=int(split.group(1)), **settings).fits  # type: ignore[arg-type]
+
+
 def test_machines_of_ones_own_are_no_remedy() -> None:
     clouds = {each.cloud for each in CATALOG.instances.values() if each.accelerator == "h100-sxm" and each.accelerators == 8}
     assert "own" in clouds  # and by the hour it would be the cheapest
