@@ -140,11 +140,7 @@ def _step_numbers(kind: ReplicaKind) -> Iterator[tuple[str, float, str]]:
 
 def _batcher_numbers(about: str, kind: ReplicaKind, resolved: Resolved) -> Iterator[Number]:
     """What a batcher's user has measured or the roofline of a model says, and the power of the accelerator then."""
-    step, most, served = kind.step, len(kind.step.tokens_fx) - 1, kind.served
-    source = SCENARIO
-    if served is not None:
-        row = served.fit.provenance
-        source = f"roofline of {served.model.name} in {served.dtype}, batch fit {served.fit.name}: {row.source}, {row.date}"
+    step, most, served, source = kind.step, len(kind.step.tokens_fx) - 1, kind.served, kind.step_source
     for items in sorted({1, *(2**power for power in range(most.bit_length())), most}):
         yield Number(about, f"batch of {items}", step.tokens_fx[items] / ONE_NS_FX, "ns", source, step.validity)
     power = resolved.pools[kind.pool].accelerator.power.provenance
@@ -155,8 +151,9 @@ def _batcher_numbers(about: str, kind: ReplicaKind, resolved: Resolved) -> Itera
         yield Number(about, "weights", kind.weight_bytes / 1e9, "GB", SCENARIO, "assumed")
         return
     model = served.model
-    yield Number(about, "90 % band of batch times", 100 * served.fit.band, "%", source, step.validity)
+    yield Number(about, "90 % band of batch times", 100 * step.band, "%", source, step.validity)
     for name, value, unit in (
+        ("roofline of a model", f"{model.name} in {served.dtype}", ""),
         ("operations of an item", model.flops_per_item / 1e9, "GFLOP"),
         ("weights", kind.weight_bytes / 1e9, "GB"),
         ("memory with the largest batch", served.memory.taken_bytes / 1e9, "GB"),

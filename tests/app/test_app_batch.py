@@ -70,7 +70,7 @@ def test_commands_show_what_is_special_about_them(
     wanted = {
         "vision_batcher": ("of the scenario, assumed", "batch of 32", "per 1,000 items of vision"),
         "ranking": ("roofline of dlrm-dcnv2 in bf16, assumed", "operations of an item", "per 1,000 items of feed_on_gpu"),
-        "image_classification": ("fitted (l4/convolution)", "MLPerf", "fitted: resnet_gpu on l4"),
+        "image_classification": ("fitted (l4/convolution)", "MLPerf", "resnet_gpu on l4: fitted"),
         "night_batch": ("nightly", "submit_at", "BATCH JOBS"),
     }[name]
     assert [text for text, where in zip(wanted, said, strict=True) if text not in where] == []

@@ -231,6 +231,7 @@ def test_a_scenario_names_a_model(tmp_path: Path) -> None:
     shown = {number.name: number for number in numbers(resolve(made)) if number.about == "model on gpu"}
     assert (shown["batch of 1"].confidence, shown["90 % band of batch times"].value) == ("fitted", 20.0)
     assert shown["operations of an item"].value == 396.0
+    assert shown["roofline of a model"].value == "retinanet in int8"
     result = simulate(made, out=tmp_path / "run")
     assert result.manifest["step_models"]["model on gpu"]["validity"] == "fitted"
     result.close()
