@@ -12,7 +12,7 @@ from sim.domain.hardware import Accelerator, Grid, InstanceType
 from sim.domain.models import Model
 from sim.domain.training import Range
 from sim.errors import Problems
-from sim.perf.goodput import Reliability
+from sim.perf.goodput import Reliability, goodput
 from sim.perf.remedies import OWN
 from sim.perf.training import (
     GLOBAL_BATCH_TOKENS,
@@ -20,6 +20,7 @@ from sim.perf.training import (
     TrainingJob,
     TrainingTime,
     check_job,
+    checkpoint_bytes,
     peak_flops_per_s,
     training_bill,
     training_time,
@@ -31,6 +32,8 @@ from sim.scenario.plain import dataclass_from_plain
 # "8k" tokens are 8,000 to some and 8,192 to others; from a million on nobody counts in powers of two.
 _MULTIPLES = {"": 1.0, "M": 1e6, "B": 1e9, "T": 1e12}
 _COUNT = re.compile(r"\s*([0-9]+\.?[0-9]*(?:e\+?[0-9]+)?)\s*([MBT]?)\s*(?:tokens)?\s*")
+# Where the low bound of useful time is below this, nobody would start a job.
+LEAST_GOODPUT = 0.001
 _COUNTS = ("tokens", "global_batch_tokens")
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None, "null": None}
 
@@ -223,6 +226,13 @@ def plan(asked: Job, problems: Problems | None = None) -> Plan:
     grid, usd_per_hour, source = _price(asked, instance, catalog, problems)
     problems.raise_if_any()
     assert model is not None
+    if asked.goodput is None:
+        share = goodput(setup.accelerators, checkpoint_bytes(model, setup), job.reliability).share.low
+        allowed = "fewer accelerators, a larger chip_mtbf_h, a smaller restart_s or a faster checkpoint_gb_per_s"
+        problems.check(
+            share > LEAST_GOODPUT, "accelerators", setup.accelerators, "fail so often that the job may never end", allowed
+        )
+        problems.raise_if_any()
     assert instance is not None
     assert accelerator is not None
     assert grid is not None

@@ -106,6 +106,13 @@ def test_a_pod_bounds_a_job_and_a_batch_bounds_who_has_work(capsys: pytest.Captu
     assert "536 accelerators have nothing to do" in capsys.readouterr().out  # 2e6 / 4,096 = 488 sequences
 
 
+def test_a_job_that_could_never_end_is_a_problem() -> None:
+    with pytest.raises(InputError) as error:
+        plan(Job(accelerators=16_384, chip_mtbf_h=100.0, restart_s=3600.0))
+    assert [problem.path for problem in error.value.problems] == ["accelerators"]
+    assert plan(Job(accelerators=16_384, chip_mtbf_h=100.0, restart_s=3600.0, goodput=0.5)).time.goodput.mid == 0.5
+
+
 def test_elsewhere_prices_the_job_on_machines_that_are_joined() -> None:
     """1,024 H100 are rented as machines of eight, not as single ones that no link joins."""
     rows = {each.accelerator: each for each in elsewhere(plan(Job(tokens=1e12, accelerators=1024)))}
