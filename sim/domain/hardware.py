@@ -77,6 +77,7 @@ class Accelerator:
     tensor_parallel : degrees it can be split to; empty takes those of its link.
     pod_accelerators : accelerators that its link joins beyond one machine; 0 where the link ends at the machine.
     largest_job : most accelerators of a pod that one replica or one training job may have; 0 for no limit but the pod's.
+    sparse_2_4 : whether its matrix units multiply weights of which two of four are zero, faster than dense ones.
 
     Examples
     --------
@@ -101,6 +102,7 @@ class Accelerator:
     tensor_parallel: tuple[int, ...] = ()
     pod_accelerators: int = 0
     largest_job: int = 0
+    sparse_2_4: bool = False
     notes: str = field(default="")
 
     @property

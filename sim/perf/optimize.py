@@ -22,9 +22,6 @@ from sim.perf.serving import SPARSE_SPEED, UNFUSED_SPEED, Serving
 from sim.perf.speculation import ACCEPTANCE, Speculation
 from sim.perf.training import active_parameters
 
-# Accelerators whose matrix units multiply 2:4 sparse weights, by the start of their names: NVIDIA's from Ampere on (Neural Magic,
-# 2:4 Sparse Llama, read 2026-11-23, published).
-SPARSE_UNITS = ("a100", "a10g", "b200", "b300", "h100", "h200", "jetson", "l4", "rtx-30", "rtx-40", "rtx-50")
 JOINED_BY = "+"
 
 Transform = Callable[[Serving], Serving]
@@ -224,7 +221,7 @@ def _sparsity_2_4(_choices: Choices) -> Optimization:
             return f"no kernels for 2:4 sparse {serving.weight_dtype} weights"
         if serving.model.experts:
             return "no kernels for 2:4 sparse experts"
-        return "" if accelerator.name.startswith(SPARSE_UNITS) else f"{accelerator.name} does not multiply 2:4 sparse weights"
+        return "" if accelerator.sparse_2_4 else f"{accelerator.name} does not multiply 2:4 sparse weights"
 
     return Optimization(
         "sparsity_2_4",
