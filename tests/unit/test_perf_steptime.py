@@ -12,19 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.catalog.loader import load_catalog
-from sim.domain.hardware import Accelerator, Engine, StepFit
+from sim.domain.hardware import Accelerator, Engine, Provenance, StepFit
 from sim.domain.models import Model
 from sim.errors import InputError, Problems
+from sim.perf.kernel_times import matrices
 from sim.perf.roofline import check_parallel, kernel_times, step_model
 from sim.perf.steptime import ONE_NS_FX, StepModel
 
 CATALOG = load_catalog()
+# An engine with round numbers of its own, so that refits of the catalog's engines change nothing here.
+ENGINE = Engine("tests", "vllm", 1.0, 1e-3, 40e-6, 0.0, 16, 0.9, Provenance("these tests", "2026-11-23", "assumed"))
 
 
-def parts(model: str, accelerator: str, weight_dtype: str, engine: str = "vllm-2026") -> tuple[Model, Accelerator, StepFit, Engine]:
-    rows = CATALOG.engines[engine]
-    fit = CATALOG.fits[f"{accelerator}/{rows.kernels}/{weight_dtype}"]
-    return CATALOG.models[model], CATALOG.accelerators[accelerator], fit, rows
+def parts(model: str, accelerator: str, weight_dtype: str) -> tuple[Model, Accelerator, StepFit, Engine]:
+    fit = CATALOG.fits[f"{accelerator}/{ENGINE.kernels}/{weight_dtype}"]
+    return CATALOG.models[model], CATALOG.accelerators[accelerator], fit, ENGINE
 
 
 def built(
@@ -33,10 +35,9 @@ def built(
     weight_dtype: str = "bf16",
     tensor_parallel: int = 1,
     kv_dtype: str = "bf16",
-    engine: str = "vllm-2026",
 ) -> StepModel:
     settings = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype, "tensor_parallel": tensor_parallel}
-    return step_model(*parts(model, accelerator, weight_dtype, engine), **settings)  # type: ignore[arg-type]
+    return step_model(*parts(model, accelerator, weight_dtype), **settings)  # type: ignore[arg-type]
 
 
 def seconds(step: StepModel, n: int, n_out: int, s_twice: int, context: int) -> float:
@@ -86,14 +87,14 @@ def test_tensor_parallel_adds_two_all_reduces_a_layer() -> None:
     step, fit = built("llama-2-70b", "a100-sxm-80", tensor_parallel=2), CATALOG.fits["a100-sxm-80/vllm/bf16"]
     alone = replace(fit, allreduce_s=0.0, eta_link=math.inf)
     settings = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 2}
-    silent = step_model(*parts("llama-2-70b", "a100-sxm-80", "bf16")[:2], alone, CATALOG.engines["vllm-2026"], **settings)  # type: ignore[arg-type]
+    silent = step_model(*parts("llama-2-70b", "a100-sxm-80", "bf16")[:2], alone, ENGINE, **settings)  # type: ignore[arg-type]
     for tokens in (1, 515):
         sent_s = 160 * (3.327e-6 + 2 * 2 * 8192 * tokens / 2 / (0.5203 * 300e9))
         assert seconds(step, tokens, 0, 0, 0) - seconds(silent, tokens, 0, 0, 0) == pytest.approx(sent_s, rel=1e-5)
 
 
 def test_an_engine_scales_kernels_and_adds_its_own_time() -> None:
-    half = replace(CATALOG.engines["vllm-2026"], kernel_scale=0.5, step_s=3e-3, sequence_s=5e-6)
+    half = replace(ENGINE, kernel_scale=0.5, step_s=3e-3, sequence_s=5e-6)
     bare = replace(half, kernel_scale=1.0, step_s=0.0, sequence_s=0.0)
     settings = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
     rows = parts("llama-3.1-8b", "h100-sxm", "bf16")[:3]
@@ -136,6 +137,36 @@ def test_a_window_is_read_no_further() -> None:
     assert at[1000] - at[128] == pytest.approx(4 * 872 * 18 * token_s, rel=1e-4)
 
 
+@pytest.mark.parametrize("model", ["gpt-oss-120b", "gemma-3-27b", "qwen3-30b-a3b", "deepseek-v3"])
+def test_tables_are_the_kernel_times(model: str) -> None:
+    """What is simulated is what was fitted, for windows, experts and latent attention too."""
+    model_row, h100, fit, engine = parts(model, "h100-sxm", "bf16")
+    bare = replace(engine, step_s=0.0, sequence_s=0.0)
+    kinds = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 8}
+    step = step_model(model_row, h100, fit, bare, **kinds)  # type: ignore[arg-type]
+    kernels = kernel_times(model_row, h100, fit, **kinds)  # type: ignore[arg-type]
+    for n, n_out, pairs, decoding, mean in (
+        (1, 1, 0, 1, 100),
+        (64, 64, 0, 64, 5000),
+        (520, 9, 131_072, 8, 1100),
+        (9000, 1, 4 * 10**7, 0, 0),
+    ):
+        fitted = kernels.step_s(*(np.array([float(value)]) for value in (n, n_out, pairs, decoding, mean)))
+        simulated = step.step_fx(n, n_out, 2 * pairs, decoding * mean, decoding) / ONE_NS_FX / 1e9
+        assert simulated == pytest.approx(float(fitted[0]), rel=1e-6)
+
+
+def test_a_key_value_head_is_on_one_accelerator_at_least() -> None:
+    # Qwen3-30B-A3B has four: eight accelerators hold, read and project each twice.
+    model, h100, fit, _ = parts("qwen3-30b-a3b", "h100-sxm", "bf16")
+    at = {
+        degree: kernel_times(model, h100, fit, weight_dtype="bf16", kv_dtype="bf16", tensor_parallel=degree) for degree in (2, 4, 8)
+    }
+    assert at[4].cached_token_s == at[8].cached_token_s == pytest.approx(at[2].cached_token_s / 2)
+    widths = {degree: matrices(model, degree)[0].columns for degree in at}
+    assert widths == {2: (16 + 2 * 2) * 128, 4: (8 + 2) * 128, 8: (4 + 2) * 128}
+
+
 def test_latent_attention_keeps_one_vector_for_all_heads() -> None:
     # DeepSeek-V3: 512 + 64 numbers a token and layer, whole on each accelerator; 128 heads work on them in 8 parts.
     model, h100, fit, _ = parts("deepseek-v3", "h100-sxm", "fp8")
@@ -153,9 +184,9 @@ def test_a_decode_has_no_launches_of_a_prefill() -> None:
     nothing = np.zeros(1)
     decode_s, prompt_s = qwen.step_s(one, one, nothing, one, nothing), qwen.step_s(one, one, nothing, nothing, nothing)
     assert prompt_s - decode_s == pytest.approx(36 * (7.351e-6 + 26.6e-6) * (1 - math.exp(-64 / 48)), rel=1e-6)
-    step, bare = built("qwen3-8b", "h100-sxm"), CATALOG.engines["vllm-2026"]
+    step = built("qwen3-8b", "h100-sxm")
     assert seconds(step, 64, 64, 0, 64) == pytest.approx(
-        float(decode_s[0]) + 64 * qwen.cached_token_s * 36 + bare.step_s + 64 * bare.sequence_s, rel=1e-5
+        float(decode_s[0]) + 64 * qwen.cached_token_s * 36 + ENGINE.step_s + 64 * ENGINE.sequence_s, rel=1e-5
     )
 
 
@@ -259,4 +290,4 @@ def test_what_cannot_run_is_reported_with_what_can(
     assert (problem.path, problem.allowed) == (f"deployments.chat.{path}", allowed)
     fit = CATALOG.fits["h100-sxm/vllm/bf16"]
     with pytest.raises(InputError):
-        step_model(CATALOG.models[model], CATALOG.accelerators[accelerator], fit, CATALOG.engines["vllm-2026"], **settings)
+        step_model(CATALOG.models[model], CATALOG.accelerators[accelerator], fit, ENGINE, **settings)
