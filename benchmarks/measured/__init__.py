@@ -1,0 +1,1 @@
+"""Measured tables beside what the models say: readers, names, predictions and their errors."""
