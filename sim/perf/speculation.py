@@ -84,18 +84,22 @@ def speculative_step(
     >>> step.step_fx(4, 4, 0, 4_000, 4) / ONE_NS_FX  # (10,000 + 4 x 3 x 100 + 2 x 1,000) / 1.75
     7542.857142448425
     """
+    one_over = 1.0 / speculation.tokens_per_step
     drafting = StepModel() if draft is None else draft
     tokens_fx, tokens_j, token_fx, token_j = _both_prefill(target, drafting)
+    # Shares of what the model alone samples (its head is read once for all proposals): with the whole of it, the least that a table
+    # promises could fall below 0 (`StepModel.least_fx`). A prompt that is completed beside others samples a little too cheaply.
+    sampled_fx = tuple(round(time * one_over) for time in target.sampled_fx)
     step = StepModel(
         tokens_fx=tokens_fx,
         token_fx=token_fx,
-        sampled_fx=target.sampled_fx,
-        sequence_fx=target.sequence_fx,
+        sampled_fx=sampled_fx,
+        sequence_fx=round(target.sequence_fx * one_over),
         attention_fx=target.attention_fx + drafting.attention_fx,
         tokens_j=tokens_j,
         token_j=token_j,
-        sampled_j=target.sampled_j,
-        sequence_j=target.sequence_j,
+        sampled_j=tuple(energy * one_over for energy in target.sampled_j),
+        sequence_j=target.sequence_j * one_over,
         attention_j=target.attention_j + drafting.attention_j,
         tdp_w=target.tdp_w,
         base_w=target.base_w,

@@ -70,7 +70,7 @@ def test_energy_likewise():
 def test_a_prompt_costs_what_it_does_without_and_the_drafts_part():
     speculation = Speculation(None, tokens=4, acceptance=0.7)
     step = speculative_step(MODEL, SMALL, speculation, seats=64, sequence_s=40e-6)
-    prompt = (4_000, 1, 4_000**2, 0, 0)
+    prompt = (4_000, 0, 4_000**2, 0, 0)
     both = MODEL.step_fx(*prompt) + SMALL.step_fx(*prompt)
     assert step.step_fx(*prompt) == pytest.approx(both, rel=1e-9)
     # Beside decoding sequences it adds what its tokens add to a step of both models, to within the weights that are read anyway.
@@ -106,6 +106,11 @@ def test_no_step_can_come_out_below_a_nanosecond():
     for chance in (0.0, 0.7, 1.0):
         step = speculative_step(MODEL, SMALL, Speculation(None, 16, chance), seats=512, sequence_s=40e-6)
         assert step.least_fx > ONE_NS_FX
+    # A head whose read is most of a step, shared by 17 proposals that are all kept.
+    head = StepModel(
+        tokens_fx=(0, 10 * ONE_NS_FX), sampled_fx=(0, 1_000 * ONE_NS_FX), sequence_fx=1, tokens_j=(0.0, 0.0), sampled_j=(0.0, 0.0)
+    )
+    assert speculative_step(head, None, Speculation(None, 16, 1.0), seats=8, sequence_s=0.0).least_fx > 0
 
 
 def test_knots_of_both_models_hold():
