@@ -237,6 +237,27 @@ def test_a_scenario_names_a_model(tmp_path: Path) -> None:
     result.close()
 
 
+def test_a_user_brings_a_model_and_what_it_reaches(tmp_path: Path) -> None:
+    """A row of each kind in a catalog file; twice the share of the peak halves the compute of a large batch."""
+    fields = "eta_memory: 0.8, eta_gather: 0.5, launch_s: 0, batch_s: 0, overlap: 0, dtypes: [int8], band: 0.1, validity: fitted"
+    provenance = "source: mine, date: 2026-11-23, confidence: fitted"
+    (tmp_path / "mine.yaml").write_text(
+        f"""
+batch_models:
+  my-net: {{family: dense, item: a row, parameters: 1000, table_elements: 0, flops_per_item: 1.0e+9, io_elements_per_item: 1,
+    gather_elements_per_item: 0, live_elements_per_item: 1, launches: 1, weight_reads: 1, dtypes: [int8], {provenance}}}
+batch_fits:
+  l4/dense: {{eta_compute: 0.5, {fields}, {provenance}}}
+""",
+        encoding="utf-8",
+    )
+    made = scenario({"model": "my-net", "max_batch": 1000})
+    made.catalog = str(tmp_path / "mine.yaml")
+    step = resolve(check(made)).kinds["model", "gpu"].step
+    assert (step.validity, step.band) == ("fitted", 0.1)
+    assert step.tokens_fx[1000] / ONE_NS_FX / 1e9 == pytest.approx(1e12 / (0.5 * 242e12), rel=1e-6)
+
+
 def test_batches_of_one_are_an_m_d_1_queue(tmp_path: Path) -> None:
     """Load 0.7 of batches of one image: response T + rho T / (2 (1 - rho)), within four standard errors of a mean of 240,000."""
     time_s = float(usual("resnet50", "l4", most=1)[0])
