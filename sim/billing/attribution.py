@@ -11,6 +11,8 @@ The weights of a row are gathered slice by slice while its time passes. Rules fo
 Overheads are paid by the streams of their deployment: by busy time in the same row, else by busy time in the run so far, else
 equally among the streams that may use the deployment. For deployment "" these are the deployments seen on the lease so far.
 Stream -1 pays only where there is no such stream.
+
+Charges without a lease have the use "shared" and no slice: whoever books them says by which weights, or for which deployments.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from sim.domain.usage import UsageSlice
 NO_STREAM = -1
 UNHELD = ""
 BUSY, BOOTING, IDLE, DRAINING, LOST = "busy", "booting", "idle", "draining", "lost"
+SHARED = "shared"
 _WEIGHT_BITS = 52
 
 # (start of the slice in ns, use, deployment, stream)
@@ -196,6 +199,29 @@ class Attribution:
         keys = sorted(weights)
         parts = largest_remainder(amount_nano, [weights[key] for key in keys])
         return {key: part for key, part in zip(keys, parts, strict=True) if part}
+
+    def split_shared(
+        self, start_ns: int, amount_nano: int, weights: Mapping[tuple[str, int], float] | None, deployments: Iterable[str]
+    ) -> dict[PartKey, int]:
+        """Split an amount that belongs to no lease into parts that add up to it exactly; parts of zero are left out.
+
+        Parameters
+        ----------
+        weights : (deployment, stream) -> weight; None or none above zero leaves it to `deployments`: their streams pay by busy time
+            so far, else equally. Without either, nobody does (stream -1).
+        """
+        given = {key: weight for key, weight in (weights or {}).items() if weight}
+        names = sorted(set(deployments))
+        if not given:
+            given = {
+                (name, stream): busy_ns
+                for name in names
+                for stream, busy_ns in self._busy_so_far.get(name, {}).items()
+                if busy_ns > 0
+            } or {(name, stream): 1.0 for name in names for stream in self._may_use.get(name, [])}
+        keys = sorted(given) or [(UNHELD, NO_STREAM)]
+        parts = largest_remainder(amount_nano, [given.get(key, 1.0) for key in keys])
+        return {(start_ns, SHARED, *key): part for key, part in zip(keys, parts, strict=True) if part}
 
     def _payers(self, row: RowWeights, names: Sequence[str]) -> list[tuple[int, float]]:
         for candidates_of in (self._in_row, self._so_far, self._equally):

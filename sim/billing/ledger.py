@@ -23,6 +23,11 @@ from sim.scenario import Account
 from sim.units import NS_PER_HOUR, NS_PER_S, divide_half_even
 
 OPEN_AT_END = "end"
+# What a charge is for.
+CATEGORIES = (
+    "compute", "minimum", "commitment_waste", "storage", "network", "tokens", "licence", "energy", "people"
+)  # fmt: skip
+NO_LEASE = -1
 _MACHINE_UNIT = "instance-second"
 _FREE_PRICE = "0 per hour (interrupted early)"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -239,6 +244,85 @@ class Ledger:
             },
         )
 
+    def charge_account(
+        self,
+        category: str,
+        start_ns: int,
+        end_ns: int,
+        *,
+        quantity: Decimal,
+        unit: str,
+        unit_price: str,
+        amount_nano: int,
+        tariff: str,
+        source: str,
+        confidence: str,
+        pool: str = "",
+        purchase: str = "",
+        weights: Mapping[tuple[str, int], float] | None = None,
+        deployments: Iterable[str] = (),
+    ) -> int:
+        """Book a charge that belongs to no lease, for one calendar hour of the account zone or a part of it.
+
+        It is attributed with the use "shared": by `weights`; else among the streams of `deployments`, by their busy time so far, or
+        equally where there is none; else to nobody, which is the account (stream -1).
+
+        Parameters
+        ----------
+        category : one of `CATEGORIES`. start_ns, end_ns : what time it is for, [start, end); the same for a charge of an instant.
+        quantity : how much, in `unit`. unit_price : as written, with its own unit. amount_nano : nano-dollars, not negative,
+            rounded half to even by the caller.
+        tariff, source, confidence : the rule, and where its price comes from.
+        pool, purchase : where the charge is for machines of a pool, or of a commitment.
+        weights : (deployment, stream) -> weight, not negative; a deployment "" is none. deployments : names.
+
+        Returns
+        -------
+        number of the ledger row.
+
+        Raises
+        ------
+        ValueError : no such category, a negative amount, or a time that is not inside one calendar hour of the run.
+
+        Examples
+        --------
+        >>> class Rows(list):
+        ...     def append(self, table, row):
+        ...         super().append((table, row["row"], row["amount_nano_usd"]))
+        >>> rows = Rows()
+        >>> ledger = Ledger(datetime(2026, 1, 5, tzinfo=UTC), NS_PER_HOUR, Account(), {}, [], {}, rows)
+        >>> price = {"unit": "hour", "unit_price": "0.10 per hour", "tariff": "cluster"}
+        >>> about = {**price, "source": "price list", "confidence": "published"}
+        >>> ledger.charge_account("network", 0, NS_PER_HOUR, quantity=Decimal(1), amount_nano=100_000_000, **about)
+        0
+        >>> rows
+        [('ledger', 0, 100000000), ('attribution', 0, 100000000)]
+        """
+        if category not in CATEGORIES:
+            raise ValueError(f"no category {category!r}; there are: {', '.join(CATEGORIES)}")
+        hour = self._hour(start_ns)
+        inside = 0 <= start_ns <= end_ns <= self._horizon_ns
+        if not inside or (end_ns > start_ns and self._hour(end_ns - 1) != hour):
+            raise ValueError(f"[{start_ns}, {end_ns}) ns is not inside one calendar hour of the account and the run")
+        columns: dict[str, object] = {
+            "lease": NO_LEASE,
+            "pool": pool,
+            "purchase": purchase,
+            "category": category,
+            "local_hour": hour,
+            "start_ns": start_ns,
+            "end_ns": end_ns,
+            "quantity": quantity,
+            "unit": unit,
+            "unit_price": unit_price,
+            "tariff": tariff,
+            "source": source,
+            "confidence": confidence,
+        }
+        parts = self._attribution.split_shared(start_ns, amount_nano, weights, deployments)
+        self._write(_Booking(columns, amount_nano, parts))
+        return self._rows - 1
+
     def _move_to(self, t_ns: int) -> None:
         while t_ns >= self._next_cut_ns and self._next_cut_ns < self._horizon_ns:
             self._cut_ns, self._next_cut_ns = self._next_cut_ns, next(self._coming_cuts, self._horizon_ns)
@@ -323,20 +407,18 @@ class Ledger:
         for booking in opened.held:
             if free and booking.columns["unit"] == _MACHINE_UNIT:
                 booking = _Booking({**booking.columns, "unit_price": _FREE_PRICE}, 0, {})
-            self._write(opened, booking)
+            opened.amount_nano += booking.amount_nano
+            lease = opened.lease
+            owner = {"lease": lease.lease, "pool": lease.pool, "purchase": lease.purchase}
+            self._write(_Booking({**owner, **booking.columns}, booking.amount_nano, booking.parts))
         opened.held = []
 
-    def _write(self, opened: _OpenLease, booking: _Booking) -> None:
-        lease = opened.lease
-        opened.amount_nano += booking.amount_nano
+    def _write(self, booking: _Booking) -> None:
         self._sink.append(
             "ledger",
             {
                 "row": self._rows,
                 "account": self._account.name,
-                "lease": lease.lease,
-                "pool": lease.pool,
-                "purchase": lease.purchase,
                 "month": str(booking.columns["local_hour"])[: len("YYYY-MM")],
                 "amount_nano_usd": booking.amount_nano,
                 **booking.columns,
