@@ -31,8 +31,6 @@ FLOOR = 0.7
 # Share of a byte's energy that is spent in the clocked part of the chip; the rest is in the memory and its links (assumed,
 # 2026-11-23).
 CLOCKED_BYTES = 0.5
-# Clocks do not fall below this share; a part that needs less power still is slowed as a whole.
-SLOWEST = 0.2
 # Half the peak of every arithmetic type: what a step takes longer then is what follows the clock.
 SLOWED = 0.5
 # A capped step bends where an uncapped one is a straight line; from here on it is one too.
@@ -107,17 +105,12 @@ def capped_step_model(build: Callable[[Accelerator], StepModel], accelerator: Ac
 
 
 def clock_share(room_w: float, part: _Part) -> Floats:
-    """Return the highest share of the clock at which parts of steps draw no more than so much above the base power.
-
-    Returns
-    -------
-    `SLOWEST` where even that is not enough.
-    """
-    low, high = np.full_like(part.total_s, SLOWEST), np.ones_like(part.total_s)
+    """Return the highest share of the clock, `FLOOR` at least, at which parts draw no more than so much above the base power."""
+    low, high = np.full_like(part.total_s, FLOOR), np.ones_like(part.total_s)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         total_s = part.total_s + part.clocked_s * (1.0 / middle - 1.0)
-        below = part.rest_j + part.clocked_j * np.maximum(middle, FLOOR) ** 2 <= room_w * total_s
+        below = part.rest_j + part.clocked_j * middle**2 <= room_w * total_s
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return np.where(part.rest_j + part.clocked_j <= room_w * part.total_s, 1.0, low)
 
@@ -127,7 +120,7 @@ class _Cap:
 
     def __init__(self, full: StepModel, slow: StepModel, lean: StepModel, limit_w: float) -> None:
         self.full, self.slow, self.lean, self.limit_w = full, slow, lean, limit_w
-        self.given = (slow.tokens_fx, slow.sampled_fx, slow.attention_fx) == (full.tokens_fx, full.sampled_fx, full.attention_fx)
+        self.given = _times(slow) == _times(full)
 
     def part(self, total_s: Floats, slow_s: Floats, joules: Floats, bytes_j: Floats) -> _Part:
         """Return a part from its times at full and at half peak, and its energies with and without operations."""
@@ -163,7 +156,7 @@ class _Cap:
         room_w = self.limit_w - self.full.base_w
         share = clock_share(room_w, part)
         total_s = part.total_s + part.clocked_s * (1.0 / share - 1.0)
-        # Where no clock is low enough, the whole part is slowed.
+        # On the floor of the voltage a part costs the same joules at any clock: it takes as long as the limit needs for them.
         least_j = part.rest_j + part.clocked_j * FLOOR**2
         total_s = np.where(share < 1.0, np.maximum(total_s, least_j / room_w), total_s)
         # What is above the own limit shrinks with the rest: with a part that draws little, it fills a step up to the cap.
@@ -190,6 +183,11 @@ class _Cap:
                 offset_j = last.offset_j + (last.slope_j - slope_j) * tokens + jump_j
             made.append(Context(offset_fx, slope_fx, offset_j, slope_j))
         return tuple(made)
+
+
+def _times(step: StepModel) -> tuple[object, ...]:
+    """Return what the times of steps without decoding sequences come from."""
+    return step.tokens_fx, step.token_fx, step.sampled_fx, step.sequence_fx, step.attention_fx
 
 
 def _along(table: tuple[int, ...] | tuple[float, ...], slope: float, sizes: NDArray[np.int64]) -> Floats:
