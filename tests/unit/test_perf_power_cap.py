@@ -95,7 +95,7 @@ def test_reading_keeps_its_pace_until_the_lowest_voltage() -> None:
 
 
 def test_times_that_know_no_clock_follow_it() -> None:
-    """A measured table says nothing of what follows the clock: all of it. 200 W stay, 200 fall: (200 + 200 f^2) f = 272 at 400 W."""
+    """A measured table says nothing of what follows the clock: all. 200 W stay, 200 fall: (200 + 200 f^2) f = 272 at 400 W."""
     measured = closed_form(token_ns=MS, token_j=0.4, base_w=IDLE_W, tdp_w=LIMIT_W)
     capped = capped_step_model(lambda _: measured, H100, 400.0)
     (share,) = (root.real for root in np.roots([200, 0, 200, -272]) if abs(root.imag) < 1e-9)
