@@ -107,7 +107,8 @@ class Replica:
         """Return the band printed with the time of bare kernels in a step: "decode", "prefill" or "mixed"."""
         if self.model.experts:
             return Band.of_error(self.fit.expert_band)
-        return Band.of_error({"decode": self.fit.decode_band, "prefill": self.fit.prefill_band}.get(phase, self.fit.band))
+        bands = {"decode": self.fit.decode_band, "prefill": self.fit.prefill_band, "mixed": self.fit.mixed_band}
+        return Band.of_error(bands[phase])
 
     @property
     def tpot_band(self) -> Band | None:

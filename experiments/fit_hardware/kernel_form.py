@@ -69,6 +69,7 @@ START = StepFit(
     band=0.0,
     decode_band=0.0,
     prefill_band=0.0,
+    mixed_band=0.0,
     expert_band=0.0,
     validity="fitted",
     provenance=UNKNOWN,

@@ -104,7 +104,7 @@ def fitted_rows(catalog: Catalog, folder: Path) -> tuple[dict[str, StepFit], dic
         for dtype, row in fit(catalog, own, DENSE, lambda _: START).items():
             name, models = fit_key(accelerator, kernels, dtype), tested[dtype]
             error = pooled(models.values())
-            bands = {f"{phase}_band": band(models, phase) for phase in ("decode", "prefill")}
+            bands = {f"{phase}_band": band(models, phase) for phase in PHASES}
             notes = f"models left out: {summary(error.error)} on {len(error.error)} steps"
             found[name] = replace(row, name=name, band=band(models), notes=notes, **bands)
             out.setdefault(f"{accelerator}/{kernels}", {})[dtype] = error

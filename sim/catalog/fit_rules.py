@@ -19,7 +19,7 @@ from statistics import fmean, median
 from sim.domain.hardware import WEIGHT_TYPES, Accelerator, FitRule, Provenance, StepFit, TypeRule
 
 VALIDITIES = ("fitted", "transferred", "assumed")
-BANDS = ("band", "decode_band", "prefill_band", "expert_band")
+BANDS = ("band", "decode_band", "prefill_band", "mixed_band", "expert_band")
 # What a change of type multiplies: everything but names, text, bands, and the times that it adds to.
 KEPT = ("name", "validity", "provenance", "notes", "overlap", "layer_s", "activation_bytes", *BANDS)
 FACTORS = tuple(field.name for field in fields(StepFit) if field.name not in KEPT)

@@ -186,8 +186,8 @@ class StepFit:
         experts independently, as a share of all. routing_bytes : bytes moved for each number of the hidden state, for each
         expert of a token.
     validity : "fitted" (to this accelerator), "transferred" (from another one) or "assumed".
-    band : share by which a step time may be off, either way, in 90 of 100 cases; decode_band, prefill_band : for steps that are all
-        decode or all prompt; expert_band : for models with experts.
+    band : share by which a step time may be off, either way, in 90 of 100 cases; decode_band, prefill_band, mixed_band : for steps
+        that are all decode, all prompt, or both; expert_band : for models with experts.
     """
 
     name: str
@@ -214,6 +214,7 @@ class StepFit:
     band: float
     decode_band: float
     prefill_band: float
+    mixed_band: float
     expert_band: float
     validity: str
     provenance: Provenance

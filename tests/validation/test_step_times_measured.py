@@ -54,7 +54,7 @@ def test_rows_follow_the_tables_they_were_fitted_to_and_bands_hold_nine_of_ten(n
     assert abs(bias(found.error)) < 1.0
     assert abs(bias(found.of("decode"))) < 2.0
     assert abs(bias(found.of("prefill"))) < 2.0
-    for phase, band in (("decode", row.decode_band), ("prefill", row.prefill_band)):
+    for phase, band in (("decode", row.decode_band), ("prefill", row.prefill_band), ("mixed", row.mixed_band)):
         assert np.mean(np.abs(found.of(phase)) <= band) >= 0.9
     assert np.mean(np.abs(found.error) <= row.band) >= 0.9
 
