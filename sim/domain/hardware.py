@@ -281,8 +281,8 @@ class Engine:
     front_end_s : HTTP, tokeniser and scheduling time added to every request's TTFT and E2E.
     block_tokens : KV block size. memory_utilization : share of accelerator memory the engine may use.
     kernels : family of `StepFit` rows it uses.
-    tpot_band, ttft_band : how far nine of ten measured values lie below and above what is simulated, as two shares of it, each model
-        judged by constants fitted without it; empty where nothing was measured.
+    tpot_band, ttft_band : how far nine of ten measured values lie below and above what is simulated, as two shares of it, each
+        model judged by constants fitted without it; empty where nothing was measured.
     """
 
     name: str

@@ -28,7 +28,6 @@ HIDDEN_BYTES = 32
 # A step of the table knows its tokens but not whether they belong to a prompt. The launches of a prefill grow with tokens at this
 # rate, and are taken back from a step in which all tokens decode.
 PREFILL_TOKENS = 48
-SAMPLED_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,15 @@ class KernelTimes:
         return self.accelerator.bandwidth_gb_per_s * 1e9
 
     @property
-    def _half_flops_per_s(self) -> float:
-        return self.accelerator.dense_tflops["bf16"] * 1e12
+    def _number_bytes(self) -> float:
+        """Bytes of a number between kernels and in the head: 16 bits, or 32 in a model that is all in 32."""
+        return max(float(HEAD_BYTES), self.plain_weight_bytes)
+
+    @property
+    def _number_flops_per_s(self) -> float:
+        """Peak of products of such numbers: attention and head."""
+        whole = self.accelerator.dense_tflops["bf16"] * 1e12
+        return self.plain_flops_per_s if self.plain_weight_bytes > HEAD_BYTES else whole
 
     def _product_s(self, compute_s: Floats, read_s: Floats | float) -> Floats:
         """Return the time of a product that computes and reads: the longer of the two, and a share of the shorter."""
@@ -165,7 +171,7 @@ class KernelTimes:
         shared = (3 if model.gated else 2) * model.shared_experts * model.expert_ffn
         split = model.layers * attention + (model.layers - model.moe_layers) * plain + model.moe_layers * shared
         moved = HIDDEN_BYTES * model.layers * model.hidden + self.fit.activation_bytes * split / self.tensor_parallel
-        return tokens * moved / self._bytes_per_s
+        return tokens * moved * self._number_bytes / HEAD_BYTES / self._bytes_per_s
 
     @property
     def _attention_width(self) -> int:
@@ -187,14 +193,14 @@ class KernelTimes:
         latency_s = fit.allreduce_s * float(fit.allreduce_growth**doublings)
         share = min(fit.eta_link / float(fit.link_growth**doublings), max(fit.eta_link, 1.0))
         link = share * self.accelerator.link_gb_per_s * 1e9
-        moved = 2.0 * HEAD_BYTES * model.hidden * tokens * (t - 1) / t
+        moved = 2.0 * self._number_bytes * model.hidden * tokens * (t - 1) / t
         return 2.0 * model.layers * (latency_s + moved / link)
 
     def windows_s(self, tokens: Floats) -> Floats:
         """Return the time of prefill attention in layers with a window: as if each token saw a whole window."""
         model = self.model
         pairs = model.window_layers * model.window_tokens * tokens
-        return pairs * self._pair_flops / (self.fit.eta_attention * self._half_flops_per_s)
+        return pairs * self._pair_flops / (self.fit.eta_attention * self._number_flops_per_s)
 
     def tokens_s(self, tokens: Floats) -> Floats:
         """Return the time of all that depends on the tokens of a step alone, whoever they belong to."""
@@ -211,8 +217,8 @@ class KernelTimes:
     def sampled_s(self, sampled: Floats) -> Floats:
         """Return the time of the output head for so many sequences; none where nothing is sampled."""
         parameters = self.model.head_parameters / self.tensor_parallel
-        compute_s = 2.0 * parameters * sampled / (ETA_HEAD * self._half_flops_per_s)
-        read_s = HEAD_BYTES * parameters / (self.fit.eta_weights * self._bytes_per_s)
+        compute_s = 2.0 * parameters * sampled / (ETA_HEAD * self._number_flops_per_s)
+        read_s = self._number_bytes * parameters / (self.fit.eta_weights * self._bytes_per_s)
         return np.where(sampled > 0, self._product_s(compute_s, read_s), 0.0)
 
     @property
@@ -228,7 +234,7 @@ class KernelTimes:
     def attention_s(self) -> float:
         """Time of prefill attention per unit of S, in the layers that attend to everything."""
         layers = self.model.layers - self.model.window_layers
-        return layers * self._pair_flops / (self.fit.eta_attention * self._half_flops_per_s)
+        return layers * self._pair_flops / (self.fit.eta_attention * self._number_flops_per_s)
 
     @property
     def cached_token_s(self) -> float:
@@ -240,7 +246,7 @@ class KernelTimes:
         else:
             read = 2.0 * max(model.kv_heads / t, 1.0) * model.head_dim * self.kv_bytes
             flops = 4.0 * max(model.heads / t, 1.0) * model.head_dim
-        return max(read / (fit.eta_kv * self._bytes_per_s), flops / (fit.eta_attention * self._half_flops_per_s))
+        return max(read / (fit.eta_kv * self._bytes_per_s), flops / (fit.eta_attention * self._number_flops_per_s))
 
     def context_s(self, decoding: Floats, mean_context: Floats) -> Floats:
         """Return the time of decode attention of B sequences with so many tokens in the cache on average."""

@@ -112,6 +112,21 @@ def test_pcie_gets_slower_from_two_cards_to_four() -> None:
     assert sent_s[4] == pytest.approx(2 * 32 * 2 * 2 * 4096 * (3 / 4) / (0.5567 / 4.73 * 32e9), rel=1e-6)
 
 
+def test_in_32_bits_everything_is_twice_as_large_and_computed_in_tf32() -> None:
+    model, h100, fit, _ = parts("llama-3.1-8b", "h100-sxm", "fp32")
+    plain = CATALOG.fits["h100-sxm/vllm/bf16"]
+    assert (fit.eta_compute, fit.eta_kv, fit.layer_s) == (plain.eta_compute, plain.eta_kv, plain.layer_s)
+    kinds = {"kv_dtype": "bf16", "tensor_parallel": 2}
+    whole = kernel_times(model, h100, fit, weight_dtype="fp32", **kinds)  # type: ignore[arg-type]
+    half = kernel_times(model, h100, plain, weight_dtype="bf16", **kinds)  # type: ignore[arg-type]
+    one, many = np.array([1.0]), np.array([8192.0])
+    assert whole.elementwise_s(many) == pytest.approx(2 * half.elementwise_s(many))
+    assert np.diff(whole.allreduce_s(np.array([0.0, 1.0]))) == pytest.approx(2 * np.diff(half.allreduce_s(np.array([0.0, 1.0]))))
+    assert whole.sampled_s(one) == pytest.approx(2 * half.sampled_s(one), rel=1e-3)
+    assert whole.linear_s(many) == pytest.approx(half.linear_s(many) * 989 / 494.7, rel=1e-2)
+    assert whole.attention_s == pytest.approx(half.attention_s * 989 / 494.7)
+
+
 def test_experts_are_read_as_tokens_choose_them() -> None:
     # Mixtral: 8 experts of 3 x 4096 x 14,336 a layer. One token reads two of them, a thousand all eight; reading hides computing.
     model, h100, fit, _ = parts("mixtral-8x7b", "h100-sxm", "bf16")
