@@ -12,7 +12,7 @@ import numpy as np
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import OPEN_AT_END, Ledger, PoolBilling
 from sim.billing.rates import Rate, dated_rates
-from sim.billing.tariffs import OnDemandPerSecond, Tariff
+from sim.billing.tariffs import MachineTariff, Tariff
 from sim.bins import bin_of, edges_ns, quantile_ns
 from sim.domain.hardware import Price, Provenance
 from sim.domain.traffic import Stream
@@ -50,15 +50,15 @@ class Lists:
         return found
 
 
-def own_price(usd_per_hour: str) -> OnDemandPerSecond:
+def own_price(usd_per_hour: str) -> MachineTariff:
     """A tariff of one price."""
-    return OnDemandPerSecond((Rate(0, nano_usd(usd_per_hour), usd_per_hour, "scenario", "assumed"),))
+    return MachineTariff((Rate(0, nano_usd(usd_per_hour), usd_per_hour, "scenario", "assumed"),))
 
 
-def price_list(start: datetime, *prices: tuple[str, str]) -> OnDemandPerSecond:
+def price_list(start: datetime, *prices: tuple[str, str]) -> MachineTariff:
     """A tariff of (date, USD per hour)."""
     provenance = Provenance("price list", "2026-07-20", "published")
-    return OnDemandPerSecond(dated_rates([Price(usd, date, provenance) for date, usd in prices], start))
+    return MachineTariff(dated_rates([Price(usd, date, provenance) for date, usd in prices], start))
 
 
 def pool_billing(tariff: Tariff, accelerators: int = 2, *, electricity_billed: bool = False) -> PoolBilling:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 import simpy
 
 from sim.billing.ledger import Sink
+from sim.billing.tariffs import paid_from_boot
 from sim.control.links import SharedLink
 from sim.control.nodes import NOT_REACHED, Node, stage_ns
 from sim.control.world import World
@@ -128,6 +129,7 @@ class Machines:
         if at_once:
             self._running(node)
             node.booted_ns = node.pulled_ns = self.now_ns
+            self._rent(node)
             node.up.succeed()
         else:
             self.env.process(self._start(node))
@@ -152,6 +154,7 @@ class Machines:
         if node.gone_ns != NOT_REACHED:
             return
         node.booted_ns = self.now_ns
+        self._rent(node)
         image_bytes = self.scenario.pools[node.pool].cold_start.image_gb * BYTES_PER_GB
         yield self.stage(node.pool, "pulling", entity, stages_s["pulling"], image_bytes)
         if node.gone_ns != NOT_REACHED:
@@ -163,6 +166,17 @@ class Machines:
     def _running(self, node: Node) -> None:
         pool = self.world.resolved.pools[node.pool]
         node.running_ns = self.now_ns
+        if not paid_from_boot(pool):
+            self._rent(node)
+        self.event("node_running", f"node {node.number}", f"{pool.instance.name} in {node.zone}")
+        for hook in self.on_running:
+            hook(node)
+
+    def _rent(self, node: Node) -> None:
+        """Begin the lease of a machine, unless it has begun: at RUNNING, or once it has booted where that is the cloud's rule."""
+        if node.lease is not None:
+            return
+        pool = self.world.resolved.pools[node.pool]
         node.lease = Lease(
             lease=self._leases,
             node=node.number,
@@ -174,9 +188,6 @@ class Machines:
             start_ns=self.now_ns,
         )
         self._leases += 1
-        self.event("node_running", f"node {node.number}", f"{pool.instance.name} in {node.zone}")
-        for hook in self.on_running:
-            hook(node)
 
     def keep_warm(self, pool: str, at_once: bool = False) -> None:
         """Ask for machines until as many stand by as the pool wants."""

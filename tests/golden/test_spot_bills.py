@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.billing.ledger import OPEN_AT_END
+from sim.billing.machine_rules import SPOT_RULES
 from sim.billing.rates import Rate
-from sim.billing.tariffs import INTERRUPTED, SPOT_RULES, SpotPerSecond
+from sim.billing.tariffs import INTERRUPTED, MachineTariff
 from sim.domain.usage import Lease
 from sim.units import NS_PER_HOUR, NS_PER_MINUTE, NS_PER_S, nano_usd
 
@@ -20,9 +21,9 @@ from sim.units import NS_PER_HOUR, NS_PER_MINUTE, NS_PER_S, nano_usd
 MILLION = 1_000_000
 
 
-def spot(*prices: tuple[int, str], cloud: str = "aws") -> SpotPerSecond:
+def spot(*prices: tuple[int, str], cloud: str = "aws") -> MachineTariff:
     """The tariff of a cloud with (from, USD per hour)."""
-    return SpotPerSecond(SPOT_RULES[cloud], tuple(Rate(at, nano_usd(usd), usd, "price path", "fitted") for at, usd in prices))
+    return MachineTariff(tuple(Rate(at, nano_usd(usd), usd, "price path", "fitted") for at, usd in prices), SPOT_RULES[cloud])
 
 
 def spot_lease(start_ns: int, end_ns: int, cause: str) -> Lease:
@@ -30,7 +31,7 @@ def spot_lease(start_ns: int, end_ns: int, cause: str) -> Lease:
     return replace(lease(0, start_ns, end_ns, cause), purchase="spot")
 
 
-def bill(tariff: SpotPerSecond, life_ns: int, cause: str, start_ns: int = 0) -> Lists:
+def bill(tariff: MachineTariff, life_ns: int, cause: str, start_ns: int = 0) -> Lists:
     """Charge one lease."""
     sink = Lists()
     charge(make_ledger(sink, pool_billing(tariff)), spot_lease(start_ns, start_ns + life_ns, cause))
@@ -100,8 +101,15 @@ def test_the_price_in_force_at_every_second() -> None:
 
 @pytest.mark.parametrize(
     ("cloud", "life_s", "nano_usd_charged"),
-    # free before a minute on GCP, never on Azure, which charges the minute
-    [("gcp", 59, 0), ("gcp", 60, 60 * MILLION), ("azure", 59, 60 * MILLION), ("azure", 61, 61 * MILLION)],
+    # free before a minute on GCP, virtual machines and TPU; never on Azure, which charges the seconds
+    [
+        ("gcp", 59, 0),
+        ("gcp", 60, 60 * MILLION),
+        ("tpu", 59, 0),
+        ("tpu", 60, 60 * MILLION),
+        ("azure", 59, 59 * MILLION),
+        ("azure", 61, 61 * MILLION),
+    ],
 )
 def test_other_clouds_have_other_rules(cloud: str, life_s: int, nano_usd_charged: int) -> None:
     assert sum(bill(spot((0, "3.6000"), cloud=cloud), life_s * NS_PER_S, INTERRUPTED).amounts()) == nano_usd_charged

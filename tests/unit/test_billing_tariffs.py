@@ -10,7 +10,7 @@ from billing_kit import own_price, price_list
 
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.rates import Rate
-from sim.billing.tariffs import OnDemandPerSecond, pool_tariffs
+from sim.billing.tariffs import MachineTariff, pool_tariffs
 from sim.domain.hardware import InstanceType, Price, Provenance
 from sim.errors import InputError
 from sim.scenario import Pool, Scenario
@@ -64,9 +64,9 @@ def test_a_pool_without_a_price_or_a_rule_is_refused(pool: Pool, path: str) -> N
 
 def test_price_lists_must_be_in_order() -> None:
     with pytest.raises(ValueError, match="at least one price"):
-        OnDemandPerSecond(())
+        MachineTariff(())
     with pytest.raises(ValueError, match="order of their dates"):
-        OnDemandPerSecond(own_price("1").rates * 2)
+        MachineTariff(own_price("1").rates * 2)
 
 
 @pytest.mark.parametrize("change", [{"pue": 0.9}, {"gco2_per_kwh": -1.0}, {"usd_per_kwh": "-0.1"}, {"pue": float("nan")}])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sim.billing.rates import Rate, rate_at
 from sim.billing.spot_prices import SpotPlace, daily_log_ratios, price_path
-from sim.billing.tariffs import SpotPerSecond, pool_tariffs
+from sim.billing.tariffs import MachineTariff, pool_tariffs
 from sim.catalog.loader import load_catalog
 from sim.domain.spot import SpotPrice
 from sim.errors import InputError
@@ -164,7 +164,7 @@ def test_a_spot_pool_has_a_path_in_every_zone() -> None:
     pool = Pool(instance="p5.4xlarge", purchase="spot", zones=["us-east-1a", "us-east-1b"])
     tariffs = pool_tariffs("gpu", resolve(Scenario(horizon="30d", pools={"gpu": pool})))
     one, other = (tariffs[zone] for zone in pool.zones)
-    assert isinstance(one, SpotPerSecond)
+    assert isinstance(one, MachineTariff)
     assert (one.name, one.free_before_ns) == ("ec2_spot", NS_PER_HOUR)
     assert one.changes_ns() != other.changes_ns()
     assert len(one.changes_ns()) == pytest.approx(30 * 24 / 7.86, rel=0.25)
