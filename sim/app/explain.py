@@ -34,6 +34,7 @@ STANDARD = (
     "int8_wo",
     "int4_wo",
     "nvfp4",
+    "mxfp4",
     "kv_fp8",
     "fp8+kv_fp8",
     "nvfp4+kv_fp8",

@@ -15,6 +15,8 @@ from sim.units import seconds_text
 # Columns that the tables need; a pipe has them, a narrow terminal folds names.
 WIDTH = 100
 _TEXT_WIDTH = 96
+# Optimizations that leave something open: what was chosen is said below the tables.
+_WITH_CHOICES = ("pruning", "distillation", "speculative", "prefix_cache")
 
 
 def show_explanations(explanations: list[Explanation], sources: bool, console: Console) -> None:
@@ -40,6 +42,9 @@ def _show(table: Explanation, sources: bool, console: Console) -> None:
         _print("step times of the roofline: the deployment's own table says nothing of other types", console)
     console.print(_changes(table))
     console.print(_costs(table))
+    for each in table.outcomes:
+        if each.name in _WITH_CHOICES:
+            _print(f"  {each.name}: {each.summary}", console)
     for name, reason in table.refused.items():
         _print(f"  {name}: {reason}", console)
     for each in table.outcomes[1:] if sources else ():

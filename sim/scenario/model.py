@@ -123,7 +123,8 @@ class Deployment:
 
     Parameters
     ----------
-    model, engine : catalog names. weight_dtype, kv_dtype : "bf16" or "fp8".
+    model, engine : catalog names. weight_dtype : "fp32", "bf16", "fp8", "w8a8", "int8_wo", "int4_wo", "nvfp4" or
+        "mxfp4". kv_dtype : "bf16" or "fp8".
     tensor_parallel : accelerators of a pipeline stage, all on one node. pipeline_parallel : stages, on one node or several.
     max_num_seqs, max_num_batched_tokens : seats and tokens of a step.
     max_model_len : longest prompt + output; None for the model's.

@@ -68,12 +68,14 @@ def test_every_optimization_is_in_the_table_or_refused_with_a_reason():
     [table] = _explained()
     shown = {each.name for each in table.outcomes[1:]} | set(table.refused)
     assert shown == set(STANDARD) - {"bf16", "flash_attention"}  # which it is already
-    assert {part for name in STANDARD for part in name.split("+")} == set(OPTIMIZATIONS) - {"mxfp4"}
+    assert {part for name in STANDARD for part in name.split("+")} == set(OPTIMIZATIONS)
     assert table.refused["nvfp4"] == "h100-sxm has no fp4 arithmetic"
     text = _text([table], sources=True)
     for name in shown:
         assert name in text
     assert "arXiv 2411.02355" in text
+    assert "speculative: 4 tokens a step proposed by llama-3.2-1b, 70% kept" in text
+    assert "distillation: llama-3.2-3b, taught by it" in text
 
 
 def test_a_measured_cache_moves_with_what_the_memory_does():
