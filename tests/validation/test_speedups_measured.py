@@ -1,4 +1,4 @@
-"""Speed-ups of quantized weights against composed step times: the ratio of two tables, over models, batches, contexts and prompts."""
+"""Speed-ups of quantized weights against composed step times: ratios of two tables, over models, batches and contexts."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def _load(phase: str, batch: int, prompt: int, context: int) -> tuple[int, int, 
     return batch * prompt, batch, batch * prompt * (2 * context + prompt), 0, 0
 
 
-# Bounds of the median absolute error and of the signed median error in percent, a fifth above what was measured on 2026-11-23 (1.0 to
-# 4.1 %): in sample, for the efficiencies of each type are fitted to these tables.
+# Bounds of the median absolute error and of the signed median error in percent, a fifth above what was measured on 2026-11-23 (1.0
+# to 4.1 %): in sample, for the efficiencies of each type are fitted to these tables.
 @pytest.mark.parametrize(
     ("gpu", "kernels", "dtype", "most", "most_bias"),
     [
