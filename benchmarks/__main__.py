@@ -47,7 +47,7 @@ def control(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def accuracy(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare measured tables with what the models say; every row goes to `outputs/accuracy/rows.csv`."""
-    from benchmarks.measured import report
+    from benchmarks.measured import report, shown
 
     try:
         folder = report.tables_folder(arguments.data)
@@ -56,7 +56,7 @@ def accuracy(arguments: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(2) from error
     rows = Path("outputs") / "accuracy" / "rows.csv"
     result = report.accuracy(folder, arguments.rows, rows)
-    print(report.text(result))
+    print(shown.text(result))
     print(f"every row with prediction and band: {rows}")
     return {"accuracy": result}
 

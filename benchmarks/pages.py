@@ -1,16 +1,19 @@
-"""The tables of README.md and of the performance page, made from the kept results of the benchmarks."""
+"""The tables of README.md and of the pages on performance and accuracy, made from the kept results of the benchmarks."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measured import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "benchmarks" / "kept"
 README, PERFORMANCE = ROOT / "README.md", ROOT / "docs" / "explanation" / "performance.md"
+ACCURACY = ROOT / "docs" / "explanation" / "accuracy.md"
 
 
 def with_block(text: str, name: str, body: str) -> str:
@@ -37,7 +40,7 @@ def with_block(text: str, name: str, body: str) -> str:
 
 
 def kept(name: str) -> dict[str, Any]:
-    """Return the kept result of a benchmark: "speed", "control" or "months"."""
+    """Return the kept result of a benchmark: "speed", "control", "months", "accuracy", or of the fit "engine_layer"."""
     result: dict[str, Any] = json.loads((KEPT / f"{name}.json").read_text("utf-8"))
     return result
 
@@ -160,15 +163,43 @@ and {in_run["control_s_per_90_days"]:.0f} s in 90 days. An hour of a lease (usag
 the windows) costs {costs["lease_hours"]["us_per_lease_hour"]:.0f} us."""
 
 
-MADE = {
+def _accuracy(*tables: str) -> Callable[[dict[str, Any]], str]:
+    def made(result: dict[str, Any]) -> str:
+        return f"`make accuracy` on {result['date']}.\n\n{shown.markdown(result['accuracy'], tables)}"
+
+    return made
+
+
+def engine_layer_table(result: dict[str, Any]) -> str:
+    """Return the table of the fitted engine layers."""
+    command = "python -m experiments.fit_hardware.engine_layer"
+    return f"`{command}` on {result['date']}.\n\n{shown.engine_layer(result['engines'])}"
+
+
+def not_covered_table(result: dict[str, Any]) -> str:
+    """Return the table of rows that are not compared."""
+    return shown.not_covered(result["accuracy"])
+
+
+MADE: dict[str, Callable[[dict[str, Any]], str]] = {
     "long runs": months_table,
     "speed": speed_sentence,
     "engines": engines_table,
     "accounts": accounts_table,
     "control": control_table,
+    "step times": _accuracy("aic_step_times"),
+    "kernels": _accuracy("vidur_layer_gemm", "vidur_allreduce"),
+    "served": _accuracy("silicon_serving_ttft_tpot"),
+    "energy": _accuracy("mlenergy_serving_power"),
+    "eager": _accuracy("splitwise_step_times"),
+    "published": _accuracy("trtllm_static_throughput", "trtllm_first_token_b1", "mlperf_v4_1"),
+    "not covered": not_covered_table,
+    "engine layer": engine_layer_table,
 }
 BLOCKS: dict[str, list[tuple[Path, str]]] = {
     "speed": [(README, "speed"), (PERFORMANCE, "engines"), (PERFORMANCE, "accounts")],
     "control": [(PERFORMANCE, "control")],
     "months": [(README, "long runs")],
+    "accuracy": [(ACCURACY, block) for block in ("step times", "kernels", "served", "energy", "eager", "published", "not covered")],
+    "engine_layer": [(ACCURACY, "engine layer")],
 }

@@ -123,7 +123,10 @@ def _energy_j(replica: Replica, load: tuple[int, int, int, int, int]) -> float:
 
 
 def static_batches(folder: Path, most: int | None = None) -> Comparison:
-    """Compare `trtllm_static_throughput`: output tokens per second and accelerator of a batch that starts and ends together."""
+    """Compare `trtllm_static_throughput`: output tokens per second and accelerator of a batch that starts and ends together.
+
+    The engine row is of versions two years younger: no band.
+    """
     table, found = "trtllm_static_throughput", Comparison()
     columns = ("gpu", "w_dtype", "model", "batch", "tp", "isl", "osl", "out_tok_s_reported", "unit")
     for line, row in sample(read_table(folder, table, columns), most):
@@ -140,16 +143,15 @@ def static_batches(folder: Path, most: int | None = None) -> Comparison:
             seconds += (output - 1) * (decode[0] + 2 * decode[1] + decode[2]) / 4 / 1e3
             per = replica.tensor_parallel if "GPU" in row["unit"] else 1
             phase = "more in than out" if prompt > output else "more out than in" if prompt < output else "as many in as out"
-            names, band = {"engine": "trtllm 0.6", "phase": phase}, replica.tpot_band and replica.tpot_band.of_rate
-            said = batch * output / seconds / per
-            found.rows.append(replica.compared(table, line, "static throughput", "tokens/s", truth, said, band, **names))
+            names, said = {"engine": "trtllm 0.6", "phase": phase}, batch * output / seconds / per
+            found.rows.append(replica.compared(table, line, "static throughput", "tokens/s", truth, said, None, **names))
         except NotCoveredError as reason:
             found.leave_out(table, str(reason))
     return found
 
 
 def first_tokens(folder: Path, most: int | None = None) -> Comparison:
-    """Compare `trtllm_first_token_b1`: one prompt alone, without a server."""
+    """Compare `trtllm_first_token_b1`: one prompt alone, without a server; no band, as for static batches."""
     table, found = "trtllm_first_token_b1", Comparison()
     for line, row in sample(read_table(folder, table, ("gpu", "w_dtype", "model", "tp", "isl", "ttft_ms_b1")), most):
         try:
@@ -158,8 +160,8 @@ def first_tokens(folder: Path, most: int | None = None) -> Comparison:
             if truth is None:
                 raise NotCoveredError("no time")
             prompt = int(row["isl"])
-            first_ms, band = step_ms(replica.step, prompt, 1, prompt**2, 0, 0), replica.tpot_band
-            found.rows.append(replica.compared(table, line, "first token alone", "ms", truth, first_ms, band, engine="trtllm 0.6"))
+            first_ms = step_ms(replica.step, prompt, 1, prompt**2, 0, 0)
+            found.rows.append(replica.compared(table, line, "first token alone", "ms", truth, first_ms, None, engine="trtllm 0.6"))
         except NotCoveredError as reason:
             found.leave_out(table, str(reason))
     return found

@@ -1,9 +1,9 @@
-"""All tables of a folder beside the models: errors by stratum, as data, as text and as Markdown."""
+"""All tables of a folder beside the models: errors by stratum."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -101,64 +101,3 @@ def write_rows(rows: Iterable[Compared], path: Path) -> None:
         for row in rows:
             values = (getattr(row, column) for column in CSV_COLUMNS)
             writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
-
-
-def text(result: dict[str, Any]) -> str:
-    """Return the errors as lines for a terminal."""
-    head = ("gpu", "engine", "dtype", "phase", "rows", "mean", "median", "p95", "bias", "coverage")
-    parts: list[str] = []
-    groups = dict.fromkeys((row["table"], row["quantity"]) for row in result["strata"])
-    for table, quantity in groups:
-        rows = [row for row in result["strata"] if (row["table"], row["quantity"]) == (table, quantity)]
-        pooled = [row for row in result["pooled"] if (row["table"], row["quantity"]) == (table, quantity)]
-        lines = [_cells(row) for row in rows] + [["all", row["engine"], "", "", *_numbers(row)] for row in pooled]
-        parts.append(f"{table}: {quantity}\n" + _aligned([list(head), *lines]))
-    lines = [[table, str(count), reason] for table, reasons in result["not_covered"].items() for reason, count in reasons.items()]
-    if lines:
-        parts.append("not covered\n" + _aligned([["table", "rows", "reason"], *lines]))
-    if result["missing"]:
-        parts.append("no such file: " + ", ".join(result["missing"]))
-    parts.append(
-        "errors in percent; bias is the median of the signed error, positive where predictions are too high; coverage is the share"
-    )
-    return "\n\n".join(parts) + "\nof measured values inside the band printed for their row\n"
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [row["gpu"], row["engine"], row["dtype"], row["phase"], *_numbers(row)]
-
-
-def _numbers(row: dict[str, Any]) -> list[str]:
-    return [
-        str(row["rows"]),
-        *(f"{row[name]:.1f}" for name in ("mean", "median", "p95")),
-        f"{row['bias']:+.1f}",
-        "-" if row["coverage"] is None else f"{row['coverage']:.0f}",
-    ]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def markdown(result: dict[str, Any], tables: Sequence[str]) -> str:
-    """Return the errors of some tables as one Markdown table."""
-    head = ["what", "GPU", "engine", "weights", "phase", "rows", "mean", "median", "p95", "bias", "in band"]
-    rows = [
-        [row["quantity"], row["gpu"], row["engine"], row["dtype"], row["phase"], *_numbers(row)]
-        for row in result["strata"]
-        if row["table"] in tables
-    ]
-    rows += [
-        [f"**{row['quantity']}**", "all", row["engine"], "", "", *_numbers(row)]
-        for row in result["pooled"]
-        if row["table"] in tables
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
-def not_covered(result: dict[str, Any]) -> str:
-    """Return the counts of rows that are not compared as a Markdown table."""
-    rows = [[table, str(count), reason] for table, reasons in result["not_covered"].items() for reason, count in reasons.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [["table", "rows", "reason"], ["---"] * 3, *rows])

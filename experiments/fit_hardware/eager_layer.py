@@ -70,14 +70,15 @@ def fit(folder: Path, hardware: str) -> dict[str, Any]:
     for degree in sorted(set(table[:, 5])):
         out = table[:, 5] == degree
         left[:, out] = measured[:, out] / said(table[out], solve(table[~out], measured[:, ~out])) - 1
+    degrees = table[:, 5].astype(str)
     return {
         "rows": len(table),
         **dict(zip(NAMES, map(float, constants.round(7)), strict=True)),
         **{
             name: {"in sample": errors(own[at]), "degree left out": errors(left[at])} for at, name in enumerate(("prompt", "token"))
         },
-        "ttft_band": wider(band(own[0]), band(left[0])),
-        "tpot_band": wider(band(own[1]), band(left[1])),
+        "ttft_band": wider(band(own[0], degrees), band(left[0], degrees)),
+        "tpot_band": wider(band(own[1], degrees), band(left[1], degrees)),
     }
 
 

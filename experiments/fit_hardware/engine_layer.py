@@ -1,6 +1,6 @@
 """Fits the engine layer (constants per step, sequence and layer; front end) to served latencies, through our own engine.
 
-    python -m experiments.fit_hardware.engine_layer [--data DIR] [--out FILE]
+    python -m experiments.fit_hardware.engine_layer [--data DIR] [--keep]
 
 prints, for every engine row of the catalog, fitted constants, errors in sample and with each architecture left out, and the bands
 that hold nine of ten rows of architectures left out. The constants go into `sim/catalog/engines.yaml` by hand.
@@ -14,6 +14,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from benchmarks.measured.reading import number, read_table
 from benchmarks.measured.replicas import NotCoveredError, Replica, built
 from benchmarks.measured.report import tables_folder
 from benchmarks.measured.serving import ServingRow
+from benchmarks.pages import keep
 
 Floats = npt.NDArray[np.float64]
 ROUNDS = 2
@@ -210,8 +212,8 @@ def fit(rows: Sequence[Measured], like: Floats | None = None) -> dict[str, Any]:
         "tpot_left_out": errors(left_tpot),
         "ttft": errors(own_ttft),
         "ttft_left_out": errors(left_ttft),
-        "tpot_band": wider(band(own_tpot), band(left_tpot)),
-        "ttft_band": wider(band(own_ttft), band(left_ttft)),
+        "tpot_band": wider(band(own_tpot, models), band(left_tpot, models)),
+        "ttft_band": wider(band(own_ttft, models), band(left_ttft, models)),
         "by_model": {
             group: {"in sample": errors(own_tpot[groups == group]), "left out": errors(left_tpot[groups == group])}
             for group in counts
@@ -242,12 +244,31 @@ def errors(ratio: Floats) -> dict[str, float]:
     }
 
 
-def band(ratio: Floats) -> list[float]:
-    """Return how far below and above nine of ten measured values lie, as shares of the simulated one."""
-    ratio = ratio[np.isfinite(ratio)]
-    if not len(ratio):
+def band(ratio: Floats, groups: npt.NDArray[np.str_]) -> list[float]:
+    """Return how far below and above nine of ten measured values lie, as shares of the simulated one.
+
+    Nine of ten rows, and nine of ten where every group counts the same: the wider of the two.
+
+    Parameters
+    ----------
+    ratio : measured over simulated - 1, NaN where there is none. groups : of each row, for instance its architecture.
+
+    Examples
+    --------
+    >>> rows = np.array([0.0] * 97 + [0.5] * 3)
+    >>> band(rows, np.array(["one"] * 100)), band(rows, np.array(["one"] * 97 + ["other"] * 3))
+    ([0.01, 0.01], [0.01, 0.5])
+    """
+    there = np.isfinite(ratio)
+    if not there.any():
         return []
-    low, high = np.quantile(ratio, BAND)
+    order = np.argsort(ratio[there])
+    values, names = ratio[there][order], groups[there][order]
+    ends = []
+    for weight in (np.ones(len(values)), np.array([1.0 / (names == name).sum() for name in names])):
+        reached = (np.cumsum(weight) - weight / 2) / weight.sum()
+        ends.append(np.interp(BAND, reached, values))
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     return [round(float(max(-low, 0.01)), 2), round(float(max(high, 0.01)), 2)]
 
 
@@ -257,7 +278,7 @@ def main() -> None:
     data = Path(os.environ.get("BILLCAST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=data, help="folder with perf/*.csv (default BILLCAST_DATA or ../shared/data)")
     parser.add_argument("--engine", help="only this row")
-    parser.add_argument("--out", type=Path, help="JSON file to write too")
+    parser.add_argument("--keep", action="store_true", help="keep the result in benchmarks/kept and in the table of the page")
     arguments = parser.parse_args()
     found = {}
     for engine, rows in measured_rows(tables_folder(arguments.data)).items():
@@ -268,8 +289,8 @@ def main() -> None:
                 for name in ("tpot_band", "ttft_band"):
                     found[engine][name] = wider(found[engine][name], several[name])
             print(engine, json.dumps(found[engine], indent=2))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if arguments.keep:
+        keep("engine_layer", {"date": datetime.now(UTC).date().isoformat(), "engines": found})
 
 
 if __name__ == "__main__":

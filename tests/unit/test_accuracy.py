@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("benchmarks.measured.report", reason="not a checkout")
 
-from benchmarks.measured import energy, report, serving
+from benchmarks.measured import energy, report, serving, shown
 from benchmarks.measured.closed_loop import Load, serve
 from benchmarks.measured.names import chip_of, engine_of, model_of, weight_type_of
 from benchmarks.measured.reading import read_table
@@ -246,7 +246,7 @@ def test_tables_with_unknown_names_and_missing_files(tmp_path: Path) -> None:
     assert result["not_covered"]["silicon_serving_ttft_tpot"] == {"no TTFT": 1, "no model 'x/unheard-of' in the catalog": 1}
     assert "vidur_layer_gemm" in result["missing"]
     assert len(rows_csv.read_text("utf-8").splitlines()) == 1 + sum(counts.values())
-    said = report.text(result)
+    said = shown.text(result)
     assert "zx81" in said
     assert "no such file: splitwise_step_times" in said
     for row in csv.DictReader(rows_csv.read_text("utf-8").splitlines()):
