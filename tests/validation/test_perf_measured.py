@@ -63,11 +63,7 @@ def mean_and_median(errors: list[float]) -> tuple[float, float]:
 
 
 def test_token_times_of_2023_stacks_by_the_eager_constants() -> None:
-    """Splitwise, Llama-2-70B on A100 and H100: token times 5.1/4.1 %; the constants were fitted to token times.
-
-    Prompt times come out too short, 44 % in the median, because the fitted scale of 0.45 shortens kernels that prefill does need:
-    use these constants for decoding only.
-    """
+    """Splitwise, Llama-2-70B on A100 and H100: token times 3.6/2.2 %, prompt times 7.2 % in the median, in sample for the constants."""
     token_errors, prompt_errors = [], []
     for row in rows("splitwise_step_times.csv", lambda row: row["model"] == "llama2-70b"):
         engine = f"eager-2023-{row['hardware'][:4]}"
@@ -78,25 +74,26 @@ def test_token_times_of_2023_stacks_by_the_eager_constants() -> None:
         prompt_errors.append(milliseconds(step, batch * prompt, batch, batch * prompt**2, 0) / float(row["prompt_time"]) - 1)
     mean, median = mean_and_median(token_errors)
     assert len(token_errors) == 76
-    assert mean < 5.5
-    assert median < 4.5
-    assert -0.5 < float(np.median(prompt_errors)) < -0.3
+    assert mean < 4.0
+    assert median < 2.5
+    assert mean_and_median(prompt_errors)[1] < 7.5
+    assert abs(float(np.median(prompt_errors))) < 0.03
 
 
 def test_served_iterations_and_power_on_h100() -> None:
-    """ML.ENERGY, 8B dense models under vLLM: iteration 8.8/9.9 %, power 8.6/8.9 %, in sample for the engine and power constants."""
+    """ML.ENERGY, 8B dense models under vLLM: iteration 4.6/4.3 %, power 7.2/5.8 %, in sample for the engine and power constants."""
     time_errors, power_errors = [], []
     kept = rows(
         "mlenergy_serving_power.csv", lambda row: row["gpu"] == "H100" and row["task"] == "lm-arena-chat" and row["model"] in MODELS
     )
     for row in kept:
         degree, batch = int(row["tp"]), round(float(row["batch"]))
-        step = built(row["model"], "H100", "bf16", degree, "vllm-2026")
+        step = built(row["model"], "H100", "bf16", degree, "vllm-2025")
         decode = (batch, batch, 0, round(batch * float(row["ctx"])))
         step_fx = step.step_fx(*decode, decode[1])
         power_w = step.step_j(step_fx, *decode, decode[1]) / (step_fx / ONE_NS_FX / 1e9)
         time_errors.append(milliseconds(step, *decode) / float(row["iter_ms"]) - 1)
         power_errors.append(power_w / degree / float(row["power_w_per_gpu"]) - 1)
     assert len(time_errors) == 21
-    assert mean_and_median(time_errors)[0] < 9.5
-    assert mean_and_median(power_errors)[0] < 9.5
+    assert mean_and_median(time_errors)[0] < 5.0
+    assert mean_and_median(power_errors)[0] < 7.5
