@@ -63,7 +63,7 @@ def mean_and_median(errors: list[float]) -> tuple[float, float]:
 
 
 def test_token_times_of_2023_stacks_by_the_eager_constants() -> None:
-    """Splitwise, Llama-2-70B on A100 and H100: token times 3.6/2.2 %, prompt times 7.2 % in the median, in sample for the constants."""
+    """Splitwise, Llama-2-70B on A100 and H100: token times 3.6/2.2 %, prompt times 7.2 % in the median, in sample."""
     token_errors, prompt_errors = [], []
     for row in rows("splitwise_step_times.csv", lambda row: row["model"] == "llama2-70b"):
         engine = f"eager-2023-{row['hardware'][:4]}"
