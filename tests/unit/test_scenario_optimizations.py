@@ -10,11 +10,12 @@ from control_kit import poisson, scenario, tables_of
 
 from sim import load_scenario, simulate
 from sim.domain.traffic import RequestBlock
-from sim.errors import InputError
+from sim.errors import InputError, Problems
 from sim.perf.compression import Pruning as PrunedFiles
 from sim.perf.compression import artifact_bytes
 from sim.scenario import Deployment, Optimizations, Pruning, Scenario, Service, Speculative
 from sim.scenario.check import check
+from sim.scenario.plain import scenario_from_plain
 from sim.scenario.resolve import ReplicaKind, resolve
 from sim.workload.base import OpenedSource
 from sim.workload.prefix import CachedPrompts
@@ -37,6 +38,25 @@ def _problems(made: Scenario) -> dict[str, str]:
     with pytest.raises(InputError) as caught:
         check(made)
     return {problem.path: f"{problem.message} {problem.nearest}" for problem in caught.value.problems}
+
+
+def test_a_file_sets_every_field_and_a_manifest_reads_back(tmp_path):
+    (tmp_path / "scenario").mkdir()
+    (tmp_path / "scenario" / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "defaults: [bench_chat8, _self_]\n"
+        "deployments:\n"
+        "  llama_8b:\n"
+        "    optimizations:\n"
+        "      pruning: {sparsity: 70%, entropy_coded: false}\n"
+        "      speculative: {draft: llama-3.2-1b, tokens: 3, acceptance: 0.6}\n"
+        "      flash_attention: false\n"
+        "      prefix_cache_hit: 0.25\n"
+    )
+    made = load_scenario("mine", ["sparsity_2_4=true"], tmp_path)
+    found = made.deployments["llama_8b"].optimizations
+    assert found == Optimizations(Pruning(0.7, False), True, Speculative("llama-3.2-1b", 3, 0.6), False, 0.25)
+    assert scenario_from_plain(made.to_dict(), Problems()) == made
 
 
 def test_every_problem_at_once_with_the_nearest_name():
