@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sim import __version__
+from sim.app.bill import bill, declare_bill
 from sim.errors import BillcastError, InputError, Problem, nearest_name
 from sim.interrupts import stoppable
 
@@ -556,6 +557,7 @@ COMMANDS = {
     "collect": Command("write and print the table of a sweep again", _declare_folder, _collect),
     "compare": Command("show how runs or replications differ, with intervals where there are any", _declare_compare, _compare),
     "report": Command("print a run's report again, and write its figures and page", _declare_folder, _report),
+    "bill": Command("show the invoice of a run, its bill by any keys, unit costs, why a month is dearer", declare_bill, bill),
     "slo": Command("show a run by month or week: SLOs, error budgets, cost, alerts, causes", _declare_slo, _slo),
     "trace": Command("replay one request or one replica of a run and show its timeline", _declare_trace, _trace),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),

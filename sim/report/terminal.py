@@ -20,11 +20,11 @@ from sim.report.periods import main_causes, month_block
 from sim.results.invoice import InvoiceLine, invoice
 from sim.results.metrics import UNASSIGNED
 from sim.results.records import RunResult
+from sim.results.rounding import NANO_PER_CENT, cents
 from sim.results.slo import ALL_TARGETS, TARGETS
 from sim.results.validity import bill_by_step_times
-from sim.units import NANO_PER_USD, divide_half_even, duration_ns, instant, seconds_text, usd
+from sim.units import duration_ns, instant, seconds_text, usd
 
-NANO_PER_CENT = NANO_PER_USD // 100
 _OVERHEADS = ("booting", "idle", "draining", "lost")
 _UNSERVED = ("failed", "abandoned", "rejected", "unfinished", "retried")
 
@@ -40,8 +40,8 @@ def render(result: RunResult, console: Console) -> None:
     for line in _header(result):
         console.print(line)
     for table in (
-        _invoice_table(invoice(result), result.manifest["scenario"]["account"]["timezone"]),
-        _money_table(result),
+        invoice_table(invoice(result), result.manifest["scenario"]["account"]["timezone"]),
+        money_table(result),
         _slo_table(summary),
         _requests_table(summary),
         jobs_table(result),
@@ -69,7 +69,7 @@ def _header(result: RunResult) -> Iterable[Text]:
         yield labelled("skipped", f"{result.summary['bad_rows']:,} broken input rows", "yellow")
 
 
-def _invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
+def invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
     """A line is its exact sum shown to the cent, and so is a total; where shown cents do not add up a rounding line says so."""
     table = new_table(f"INVOICE in USD, by calendar month of {plain(timezone)}", "item", "quantity", "unit price", "amount")
     shown_cents = total_nano = 0
@@ -80,7 +80,7 @@ def _invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
             name = " ".join(filter(None, (line.month, line.pool, line.instance, line.purchase, line.category)))
             quantity = f"{line.quantity:,.3f} {'kWh' if line.unit == 'kWh' else 'h'}"
             table.add_row(cell(name), quantity, cell(line.unit_price), usd(line.amount_nano))
-        shown_cents += _add_rounding(table, month_nano, sum(_cents(line.amount_nano) for line in group))
+        shown_cents += _add_rounding(table, month_nano, sum(cents(line.amount_nano) for line in group))
         total_nano += month_nano
         if len(months) > 1:
             table.add_row(cell(f"{month} total"), "", "", usd(month_nano), style="bold", end_section=True)
@@ -91,13 +91,14 @@ def _invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
 
 def _add_rounding(table: Table, exact_nano: int, shown_cents: int) -> int:
     """Add what is missing between the shown cents and the cents of the exact sum, if anything; returns the latter."""
-    missing = _cents(exact_nano) - shown_cents
+    missing = cents(exact_nano) - shown_cents
     if missing:
         table.add_row("rounding of the lines above", "", "", usd(missing * NANO_PER_CENT))
     return shown_cents + missing
 
 
-def _money_table(result: RunResult) -> Table:
+def money_table(result: RunResult) -> Table:
+    """Return what the bill was paid for: work by segment, and each overhead."""
     columns = result.sql("""
         SELECT use, CASE WHEN use = 'busy' THEN service || '/' || segment ELSE '' END AS who, stream < 0 AS nobody,
             sum(amount_nano_usd) AS amount FROM attribution GROUP BY ALL ORDER BY amount DESC, use, who
@@ -170,9 +171,14 @@ def _closing(result: RunResult) -> Iterable[Text]:
     yield labelled("energy", f"{energy['kwh']:,.2f} kWh for {energy['usd']:,.2f} USD ({where}), {energy['kgco2']:,.2f} kg CO2")
     if not in_items:
         yield labelled("", f"{significant(energy['wh_per_1m_tokens'])} Wh per 1M tokens")
-    assumed = bill["assumed_share"]
+    yield confidence_line(result)
+
+
+def confidence_line(result: RunResult) -> Text:
+    """Return the share of the bill that rests on assumed prices."""
+    assumed = result.summary["bill"]["assumed_share"]
     share = "-" if assumed is None else f"{assumed:.1%}"
-    yield labelled("confidence", f"{share} of the bill rests on assumed prices")
+    return labelled("confidence", f"{share} of the bill rests on assumed prices")
 
 
 def _step_times(result: RunResult) -> Iterable[Text]:
@@ -192,7 +198,3 @@ def _spot(manifest: Mapping[str, Any]) -> Iterable[Text]:
         capacity = f"capacity {market['market']} ({market['gpu']}, {market['years']}; {market['source']})"
         price = f"price {market['price'] or 'of the scenario'} ({market['price_confidence']}; {market['price_source']})"
         yield labelled("spot", f"{plain(pool)}: {capacity}; {price}")
-
-
-def _cents(amount_nano: int) -> int:
-    return divide_half_even(amount_nano, NANO_PER_CENT)

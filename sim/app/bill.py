@@ -1,0 +1,131 @@
+"""`billcast bill`: the invoice of a run, the bill by any keys, unit costs, and why one month or run is dearer than another."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sim.errors import InputError, Problem, Problems
+from sim.units import NANO_PER_USD
+
+if TYPE_CHECKING:
+    from sim.results.records import RunResult
+
+STANDARD_OUTPUT = "-"
+
+
+def declare_bill(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("folder", metavar="DIR", help="a folder written by `run`")
+    parser.add_argument("--by", metavar="KEY,...", help="the bill by these keys, for instance month,service,segment")
+    parser.add_argument("--across", metavar="KEY", help="one more key, whose values are columns, for instance use")
+    parser.add_argument("--top", type=int, metavar="N", help="the N dearest rows alone, the others as one")
+    parser.add_argument("--json", action="store_true", help="exact amounts as JSON, for other programs")
+    parser.add_argument("--csv", metavar="FILE", help="write exact amounts as CSV; - is the standard output")
+
+
+def bill(arguments: argparse.Namespace) -> int:
+    """Print what was asked for of the bill of a run; the invoice where nothing was."""
+    from sim.results.records import open_run
+
+    _check(arguments)
+    shown = _asked_for(open_run(arguments.folder), arguments)
+    if arguments.json:
+        print(json.dumps(shown.document, indent=2, allow_nan=False))
+    if arguments.csv == STANDARD_OUTPUT:
+        _write_csv(shown.records, sys.stdout)
+    elif arguments.csv:
+        _write_file(shown.records, arguments.csv)
+    if not (arguments.json or arguments.csv):
+        from rich.console import Console
+
+        console = Console()
+        for number, part in enumerate(shown.parts):
+            if number:
+                console.print()
+            console.print(part)
+    return 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One answer in its three forms: parts for a terminal, a document for JSON, records for CSV."""
+
+    parts: Sequence[Any]
+    document: Any
+    records: Sequence[dict[str, Any]]
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, all at once."""
+    problems = Problems()
+    if arguments.top is not None:
+        problems.check(arguments.top >= 1, "--top", arguments.top, "is no number of rows", "1 or more")
+        problems.check(arguments.by is not None, "--top", arguments.top, "is of the rows of a pivot", "with --by")
+    problems.check(not (arguments.json and arguments.csv), "--csv", arguments.csv or "", "comes alone", "--json or --csv")
+    problems.check(arguments.by is not None or not arguments.across, "--across", arguments.across or "", "needs rows", "with --by")
+    problems.raise_if_any()
+
+
+def _asked_for(result: RunResult, arguments: argparse.Namespace) -> Shown:
+    if arguments.by is not None:
+        return _pivot(result, _words(arguments.by), arguments.across or "", arguments.top)
+    return _invoice(result)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _invoice(result: RunResult) -> Shown:
+    from sim.report.terminal import confidence_line, invoice_table, money_table
+    from sim.results.invoice import invoice
+    from sim.results.rounding import exact_usd
+
+    lines = invoice(result)
+    total = sum(line.amount_nano for line in lines)
+    rows = [asdict(line) for line in lines]
+    return Shown(
+        [invoice_table(lines, _zone(result)), money_table(result), confidence_line(result)],
+        {"rows": rows, "nano_usd": total, "usd": total / NANO_PER_USD, "assumed_share": result.summary["bill"]["assumed_share"]},
+        [{**{key: row[key] for key in row if key != "amount_nano"}, "usd": exact_usd(row["amount_nano"])} for row in rows],
+    )
+
+
+def _pivot(result: RunResult, by: list[str], across: str, top: int | None) -> Shown:
+    from sim.report.bill import pivot_table
+    from sim.results.pivot import pivot
+
+    found = pivot(result, by, across)
+    return Shown([pivot_table(found, _zone(result), top)], found.to_dict(), found.records())
+
+
+def _zone(result: RunResult) -> str:
+    return str(result.manifest["scenario"]["account"]["timezone"])
+
+
+def _write_csv(records: Sequence[dict[str, Any]], sink: TextIO) -> None:
+    writer = csv.DictWriter(sink, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+
+
+def _write_file(records: Sequence[dict[str, Any]], name: str) -> None:
+    """Write a CSV file whole or not at all."""
+    file = Path(name)
+    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as sink:
+            _write_csv(records, sink)
+        partial.replace(file)
+    except (OSError, ValueError) as error:
+        raise InputError([Problem("--csv", name, f"cannot be written: {error}", "a file in a folder that is there")]) from error
+    finally:
+        partial.unlink(missing_ok=True)
