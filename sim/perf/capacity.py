@@ -79,6 +79,23 @@ def prefill_s(step: StepModel, prompt_tokens: int, max_num_batched_tokens: int, 
     return total_fx / ONE_NS_FX / 1e9
 
 
+def prompt_token_s(step: StepModel, max_num_batched_tokens: int) -> float:
+    """Return by how much one more prompt token makes a full step longer, without attention: what decoding streams do not pay.
+
+    Parameters
+    ----------
+    max_num_batched_tokens : token budget of a step; the mean is over a budget from one token on.
+
+    Examples
+    --------
+    >>> from sim.perf.steptime import closed_form
+    >>> prompt_token_s(closed_form(token_ns=1e6, fixed_ns=2e6), max_num_batched_tokens=8)
+    0.001
+    """
+    most = max(max_num_batched_tokens, 2)
+    return (step.step_fx(most, 1, 0, 0) - step.step_fx(1, 1, 0, 0)) / (most - 1) / ONE_NS_FX / 1e9
+
+
 def largest_batch(kv_tokens: int, prompt_tokens: float, output_tokens: float, max_num_seqs: int) -> int:
     """Return how many requests a replica holds on average: min(seats, KV / (p + o / 2 + half a block)).
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from sim.control.loop import Progress, Timing, run
 from sim.control.world import World, build_world
 from sim.errors import InputError, Problem
+from sim.perf.capacity import prompt_token_s
 from sim.results.metrics import summarize
 from sim.results.records import RunResult, RunWriter
 from sim.scenario.check import check
@@ -105,7 +106,13 @@ def _fleet(world: World, deployment: str) -> dict[str, object]:
 
 def _step_model(kind: ReplicaKind) -> dict[str, object]:
     step = kind.step
-    return {"validity": step.validity, "band": step.band, "source": kind.step_source, "kv_tokens": kind.kv_tokens}
+    return {
+        "validity": step.validity,
+        "band": step.band,
+        "source": kind.step_source,
+        "kv_tokens": kind.kv_tokens,
+        "prompt_token_s": None if kind.config.batcher is not None else prompt_token_s(step, kind.config.max_num_batched_tokens),
+    }
 
 
 def _spot_market(resolved: Resolved, pool: ResolvedPool) -> dict[str, object]:
