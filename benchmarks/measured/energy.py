@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measured.names import BLACKWELL
-from benchmarks.measured.reading import Row, number, read_table, sample
-from benchmarks.measured.replicas import NotCoveredError, Replica, replica_of
+from benchmarks.measured.reading import NotCoveredError, Row, number, read_table, sample, whole
+from benchmarks.measured.replicas import Replica, replica_of
 from benchmarks.measured.scores import Comparison
 from sim.perf.steptime import ONE_NS_FX
 from sim.units import NS_PER_S
@@ -67,13 +67,13 @@ def running_batch(row: Row) -> RunningBatch:
     ------
     NotCoveredError : the catalog lacks something, or the row does.
     """
-    accelerators = int(row["n_gpu"])
+    accelerators = whole(row["n_gpu"])
     replica = replica_of(row["model"], row["gpu"], "vllm", row["prec"], accelerators, version=VLLM_VERSION)
     batch, context, output = (number(row[name]) for name in ("batch", "ctx", "out_len"))
     if batch is None or context is None or output is None:
         raise NotCoveredError("no batch, context or output length")
     prompt = PROMPT_TOKENS.get(row["task"], OTHER_PROMPT_TOKENS)
-    return RunningBatch(replica, accelerators, accelerators > int(row["tp"]), batch, context, prompt, output)
+    return RunningBatch(replica, accelerators, accelerators > whole(row["tp"]), batch, context, prompt, output)
 
 
 def left_out(row: Row, wanted: RunningBatch) -> str | None:

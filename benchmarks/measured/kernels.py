@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.measured.names import HOPPER
-from benchmarks.measured.reading import Row, number, read_table, sample
-from benchmarks.measured.replicas import NotCoveredError, Replica, built, replica_of
+from benchmarks.measured.reading import NotCoveredError, Row, number, read_table, sample, whole
+from benchmarks.measured.replicas import Replica, built, replica_of
 from benchmarks.measured.scores import Comparison
 from sim.perf.steptime import ONE_NS_FX, StepModel
 
@@ -34,7 +34,7 @@ def step_times(folder: Path, most: int | None = None) -> Comparison:
     columns = ("model", "gpu", "engine", "w_dtype", "tp", "phase", "batch", "prefill_tokens", "ctx", "time_ms")
     for line, row in sample(read_table(folder, table, columns), most):
         try:
-            replica = replica_of(row["model"], row["gpu"], row["engine"], row["w_dtype"], int(row["tp"]), bare=True)
+            replica = replica_of(row["model"], row["gpu"], row["engine"], row["w_dtype"], whole(row["tp"]), bare=True)
             hopper, untuned = replica.accelerator.name.startswith(HOPPER), replica.engine.kernels == "vllm"
             if hopper and untuned and replica.model.experts and replica.weight_dtype == "fp8":
                 raise NotCoveredError("fp8 experts of vLLM on Hopper: kernels not tuned, 2 to 3 times slower than bf16")
@@ -57,7 +57,7 @@ def _load(row: Row) -> tuple[int, int, int, int, int]:
     ------
     NotCoveredError : a phase that is none of the three.
     """
-    batch, prompt, cached = int(row["batch"]), int(row["prefill_tokens"]), int(row["ctx"])
+    batch, prompt, cached = whole(row["batch"]), whole(row["prefill_tokens"]), whole(row["ctx"])
     if row["phase"] == "decode":
         return batch, batch, 0, batch * cached, batch
     if row["phase"] == "prefill":
@@ -75,11 +75,11 @@ def layers(folder: Path, most: int | None = None) -> Comparison:
     table, found = "vidur_layer_gemm", Comparison()
     for line, row in sample(read_table(folder, table, ("tp", "n", "layer_ms", "gpu", "m")), most):
         try:
-            replica = _one_layer(row["m"], row["gpu"], int(row["tp"]))
+            replica = _one_layer(row["m"], row["gpu"], whole(row["tp"]))
             truth = number(row["layer_ms"])
             if truth is None:
                 raise NotCoveredError("no time")
-            tokens = int(row["n"])
+            tokens = whole(row["n"])
             predicted = step_ms(replica.step, tokens, 0, 0, 0, 0)
             names = {"engine": "vllm", "phase": "1 to 256 tokens" if tokens <= 256 else "above 256"}
             found.rows.append(replica.compared(table, line, "layer without attention", "ms", truth, predicted, None, **names))
@@ -104,7 +104,7 @@ def all_reduces(folder: Path, most: int | None = None) -> Comparison:
     table, found = "vidur_allreduce", Comparison()
     for line, row in sample(read_table(folder, table, ("network", "num_gpus", "bytes", "time_ms")), most):
         try:
-            truth, moved, chips = number(row["time_ms"]), int(row["bytes"]), int(row["num_gpus"])
+            truth, moved, chips = number(row["time_ms"]), whole(row["bytes"]), whole(row["num_gpus"])
             if truth is None:
                 raise NotCoveredError("no time")
             if moved % ALLREDUCE_BYTES_PER_TOKEN:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.measured.closed_loop import Load, serve
 from benchmarks.measured.kernels import step_ms
-from benchmarks.measured.reading import Row, number, read_table, sample
-from benchmarks.measured.replicas import NotCoveredError, Replica, replica_of
+from benchmarks.measured.reading import NotCoveredError, Row, number, read_table, sample, whole
+from benchmarks.measured.replicas import Replica, replica_of
 from benchmarks.measured.scores import Comparison
 from sim.perf.capacity import prefill_s
 
@@ -73,7 +73,7 @@ def splitwise_rows(folder: Path, hardware: str) -> list[tuple[int, StaticBatch, 
 
 
 def _static_batch(row: Row) -> StaticBatch:
-    sizes = (int(row[name]) for name in ("tensor_parallel", "batch_size", "prompt_size", "token_size"))
+    sizes = (whole(row[name]) for name in ("tensor_parallel", "batch_size", "prompt_size", "token_size"))
     return StaticBatch(row["model"], *sizes)
 
 
@@ -131,11 +131,11 @@ def static_batches(folder: Path, most: int | None = None) -> Comparison:
     columns = ("gpu", "w_dtype", "model", "batch", "tp", "isl", "osl", "out_tok_s_reported", "unit")
     for line, row in sample(read_table(folder, table, columns), most):
         try:
-            replica = replica_of(row["model"], row["gpu"], "trtllm", row["w_dtype"], int(row["tp"]))
+            replica = replica_of(row["model"], row["gpu"], "trtllm", row["w_dtype"], whole(row["tp"]))
             truth = number(row["out_tok_s_reported"])
             if truth is None:
                 raise NotCoveredError("no throughput")
-            batch, prompt, output = int(row["batch"]), int(row["isl"]), int(row["osl"])
+            batch, prompt, output = whole(row["batch"]), whole(row["isl"]), whole(row["osl"])
             seconds = batch * prefill_s(replica.step, prompt, TOKEN_BUDGET)
             decode = [
                 step_ms(replica.step, batch, batch, 0, batch * (prompt + done), batch) for done in (1, (output + 1) // 2, output)
@@ -155,11 +155,11 @@ def first_tokens(folder: Path, most: int | None = None) -> Comparison:
     table, found = "trtllm_first_token_b1", Comparison()
     for line, row in sample(read_table(folder, table, ("gpu", "w_dtype", "model", "tp", "isl", "ttft_ms_b1")), most):
         try:
-            replica = replica_of(row["model"], row["gpu"], "trtllm", row["w_dtype"], int(row["tp"]))
+            replica = replica_of(row["model"], row["gpu"], "trtllm", row["w_dtype"], whole(row["tp"]))
             truth = number(row["ttft_ms_b1"])
             if truth is None:
                 raise NotCoveredError("no time")
-            prompt = int(row["isl"])
+            prompt = whole(row["isl"])
             first_ms = step_ms(replica.step, prompt, 1, prompt**2, 0, 0)
             found.rows.append(replica.compared(table, line, "first token alone", "ms", truth, first_ms, None, engine="trtllm 0.6"))
         except NotCoveredError as reason:

@@ -11,6 +11,14 @@ import numpy as np
 Row = dict[str, str]
 
 
+class NotCoveredError(Exception):
+    """A row is not compared; the message says why."""
+
+
+class TableError(ValueError):
+    """A file that is not the table it is named after."""
+
+
 def read_table(folder: Path, table: str, columns: Sequence[str]) -> list[tuple[int, Row]]:
     """Return the rows of a table with their numbers; none where the folder has no such file.
 
@@ -20,7 +28,7 @@ def read_table(folder: Path, table: str, columns: Sequence[str]) -> list[tuple[i
 
     Raises
     ------
-    ValueError : the file lacks a column.
+    TableError : the file lacks a column.
     """
     path = folder / f"{table}.csv"
     if not path.is_file():
@@ -29,7 +37,7 @@ def read_table(folder: Path, table: str, columns: Sequence[str]) -> list[tuple[i
         reader = csv.DictReader(lines)
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
+            raise TableError(f"{path}: no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
         return list(enumerate(reader, start=1))
 
 
@@ -59,3 +67,24 @@ def number(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < float("inf") else None
+
+
+def whole(text: str) -> int:
+    """Return a whole number that is at least 0.
+
+    Raises
+    ------
+    NotCoveredError : the field has none.
+
+    Examples
+    --------
+    >>> whole("8"), whole("8.0")
+    (8, 8)
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (0 <= value < 1e15 and value.is_integer()):
+        raise NotCoveredError(f"not a whole number: {text!r}")
+    return int(value)

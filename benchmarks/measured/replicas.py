@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from benchmarks.measured.names import chip_of, engine_of, model_of, weight_type_of
+from benchmarks.measured.reading import NotCoveredError
 from benchmarks.measured.scores import Band, Compared
 from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import Accelerator, Engine, StepFit
@@ -17,10 +18,6 @@ from sim.perf.memory import kv_capacity
 from sim.perf.roofline import WEIGHT_TYPES, step_model
 from sim.perf.steptime import StepModel
 from sim.perf.work import step_work
-
-
-class NotCoveredError(Exception):
-    """A row is not compared; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.measured.energy import running_batches
 from benchmarks.measured.kernels import all_reduces, layers, step_times
 from benchmarks.measured.published import first_tokens, mlperf, splitwise, static_batches
+from benchmarks.measured.reading import TableError
 from benchmarks.measured.scores import Compared, Comparison, Score, by_stratum
 from benchmarks.measured.serving import latencies
 
@@ -60,7 +61,10 @@ def compare(folder: Path, most: int | None = None) -> tuple[Comparison, list[str
     found, missing = Comparison(), []
     for table, compared in TABLES.items():
         if (folder / f"{table}.csv").is_file():
-            found.add(compared(folder, most))
+            try:
+                found.add(compared(folder, most))
+            except TableError as error:
+                found.leave_out(table, str(error), 0)
         else:
             missing.append(table)
     return found, missing

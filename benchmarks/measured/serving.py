@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.measured.closed_loop import Load, Served, serve
 from benchmarks.measured.names import HOPPER
-from benchmarks.measured.reading import Row, number, read_table, sample
-from benchmarks.measured.replicas import NotCoveredError, Replica, replica_of
+from benchmarks.measured.reading import NotCoveredError, Row, number, read_table, sample, whole
+from benchmarks.measured.replicas import Replica, replica_of
 from benchmarks.measured.scores import Comparison
 
 TOKEN_BUDGET, SEATS = 8192, 256
@@ -61,7 +61,7 @@ def serving_row(row: Row) -> ServingRow:
     """
 
     def degree(column: str) -> int:
-        return max(int(row[column] or 0), 1)
+        return max(whole(row[column] or "0"), 1)
 
     tensor, experts_tensor, experts = degree("tp_size"), degree("moe_tp_size"), degree("moe_ep_size")
     if degree("attention_dp_size") > 1:
@@ -78,7 +78,7 @@ def serving_row(row: Row) -> ServingRow:
     source = "inferencemax" if not vendor else "vendor, prefill first" if row["backend"] in PREFILL_FIRST else "vendor"
     return ServingRow(
         row["model_path"], row["system"], row["backend"], row["precision"], tensor, experts > 1,
-        int(row["batch_size"]), int(row["isl"]), int(row["osl"]), source,
+        whole(row["batch_size"]), whole(row["isl"]), whole(row["osl"]), source,
         row["backend_version"], _date(row["source_note"]),
     )  # fmt: skip
 

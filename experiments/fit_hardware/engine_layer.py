@@ -24,8 +24,8 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from benchmarks.measured import energy, serving
-from benchmarks.measured.reading import number, read_table
-from benchmarks.measured.replicas import NotCoveredError, Replica, built
+from benchmarks.measured.reading import NotCoveredError, number, read_table
+from benchmarks.measured.replicas import Replica, built
 from benchmarks.measured.report import tables_folder
 from benchmarks.measured.serving import ServingRow
 from benchmarks.pages import keep

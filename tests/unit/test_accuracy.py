@@ -16,8 +16,8 @@ pytest.importorskip("benchmarks.measured.report", reason="not a checkout")
 from benchmarks.measured import energy, report, serving, shown
 from benchmarks.measured.closed_loop import Load, serve
 from benchmarks.measured.names import chip_of, engine_of, model_of, weight_type_of
-from benchmarks.measured.reading import read_table
-from benchmarks.measured.replicas import NotCoveredError, replica_of
+from benchmarks.measured.reading import NotCoveredError, TableError, read_table
+from benchmarks.measured.replicas import replica_of
 from benchmarks.measured.scores import Band, Compared, by_stratum, score
 from sim.catalog.loader import load_catalog
 from sim.perf.steptime import closed_form
@@ -287,8 +287,27 @@ def test_the_other_tables_are_read(tmp_path: Path) -> None:
 
 def test_a_table_without_a_column_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "aic_step_times", [{"model": "llama3.1-8b"}])
-    with pytest.raises(ValueError, match="no column gpu"):
+    with pytest.raises(TableError, match="no column gpu"):
         read_table(tmp_path, "aic_step_times", ("model", "gpu"))
+    write(tmp_path, "mlenergy_serving_power", [BATCH])
+    result = report.accuracy(tmp_path)
+    assert {row["table"] for row in result["strata"]} == {"mlenergy_serving_power"}
+    assert "no column gpu" in shown.text(result)
+
+
+def test_rows_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "aic_step_times",
+        [{**STEP, "tp": "1.0"}, {**STEP, "tp": "two"}, {**STEP, "batch": ""}, {**STEP, "time_ms": "nan"}],
+    )
+    write(tmp_path, "silicon_serving_ttft_tpot", [{**SERVING, "batch_size": "?"}, {**SERVING, "tp_size": ""}])
+    write(tmp_path, "mlenergy_serving_power", [{**BATCH, "n_gpu": ""}, {**BATCH, "batch": "-"}])
+    result = report.accuracy(tmp_path)
+    assert sum(row["rows"] for row in result["strata"] if row["table"] == "aic_step_times") == 1
+    assert {table: sum(reasons.values()) for table, reasons in result["not_covered"].items()} == {
+        "aic_step_times": 3, "silicon_serving_ttft_tpot": 2, "mlenergy_serving_power": 2
+    }  # fmt: skip
 
 
 def test_a_folder_without_tables_ends_with_2(tmp_path: Path) -> None:
