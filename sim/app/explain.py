@@ -408,8 +408,8 @@ def break_even_tokens(one_off_usd: float, usd_before: float | None, usd_after: f
 
     Examples
     --------
-    >>> break_even_tokens(100.0, 0.5, 0.4) / 1e9
-    1.0
+    >>> break_even_tokens(100.0, 0.5, 0.25) / 1e9
+    0.4
     >>> break_even_tokens(0.0, 0.5, 0.4), break_even_tokens(100.0, 0.4, 0.5)
     (0.0, None)
     """
