@@ -43,6 +43,15 @@ def bias(errors: np.ndarray) -> float:  # type: ignore[type-arg]
     return float(100 * np.median(errors))
 
 
+def test_the_catalog_has_what_the_fit_writes() -> None:
+    file = Path(__file__).resolve().parents[2] / "sim" / "catalog" / "fits.yaml"
+    assert kernels.as_yaml(GIVEN) == file.read_text(encoding="utf-8")
+    own = tables(kernel_rows.DENSE, accelerator="l40s", kernels="vllm")
+    (row,) = fit(CATALOG, own, DENSE, lambda _: START).values()
+    for parameter in DENSE:
+        assert getattr(GIVEN["l40s/vllm/bf16"], parameter.name) == pytest.approx(getattr(row, parameter.name), rel=2e-3)
+
+
 # Measured on 2026-11-23, median of all steps: 2.5 to 3.3 %, and 4.9 % for fp8 of vLLM on the B200.
 @pytest.mark.parametrize("name", sorted(name for name in GIVEN if not name.endswith("mxfp4")))
 def test_rows_follow_the_tables_they_were_fitted_to_and_bands_hold_nine_of_ten(name: str) -> None:
