@@ -109,8 +109,11 @@ class Replica:
 
     @property
     def tpot_band(self) -> Band | None:
-        """The band printed with a served time per token, None where nothing was measured."""
-        return Band(*self.engine.tpot_band) if self.engine.tpot_band else None
+        """The band printed with a served time per token, the engine's or its kernels', whichever is wider; None without one."""
+        if not self.engine.tpot_band:
+            return None
+        engine, kernels = Band(*self.engine.tpot_band), self.step_band("mixed")
+        return Band(max(engine.below, kernels.below), max(engine.above, kernels.above))
 
     @property
     def ttft_band(self) -> Band | None:

@@ -346,6 +346,10 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         share = row.memory_utilization
         problems.check(0 < share <= 1, f"{path}.memory_utilization", share, "out of range", "above 0, at most 1")
         problems.check(row.block_tokens >= 1, f"{path}.block_tokens", row.block_tokens, "out of range", "at least 1")
+        for name in ("tpot_band", "ttft_band"):
+            ends = getattr(row, name)
+            two = not ends or (len(ends) == 2 and ends[0] < 1)
+            problems.check(two, f"{path}.{name}", list(ends), "not a band", "two shares, below and above; the first below 1")
     elif isinstance(row, Model):
         check_model(row, path, problems)
     elif isinstance(row, BatchModel):

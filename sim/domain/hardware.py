@@ -302,6 +302,23 @@ class Engine:
     ttft_band: tuple[float, ...] = ()
     notes: str = field(default="")
 
+    @property
+    def step_error(self) -> float:
+        """Share by which nine of ten served steps may be off, either way, by `tpot_band`; 0 where nothing was measured.
+
+        Examples
+        --------
+        >>> from dataclasses import replace
+        >>> from sim.catalog.loader import load_catalog
+        >>> vllm = replace(load_catalog().engines["vllm-2026"], tpot_band=(0.2, 0.25))
+        >>> vllm.step_error  # a fifth below is a quarter too high, a quarter above a fifth too low
+        0.25
+        """
+        if not self.tpot_band:
+            return 0.0
+        below, above = self.tpot_band
+        return max(below / (1.0 - below), above / (1.0 + above))
+
 
 @dataclass(frozen=True)
 class ColdStart:

@@ -143,8 +143,10 @@ def step_model(
         attention     = s 4 L n_h d / (t eta_a F_bf16) per unit of S
         context(B, C) = s [bytes of KV in C / (eta_kv BW) - prefill(B)]
 
-    All terms are in `KernelTimes`; o_e and o_l are the engine's for layers with experts and with latent attention. A step of decoding sequences alone has no `prefill`: what its table of tokens has of it is
-    taken back by `context`. Layers with a window have a knot there, and cost a prompt a whole window for each token.
+    All terms are in `KernelTimes`; o_e and o_l are the engine's, for layers with experts and with latent attention. A step of
+    decoding sequences alone has no `prefill`: what its table of tokens has of it is taken back by `context`. Layers with a window
+    have a knot there, and cost a prompt a whole window for each token. The band is that of the kernels or of the engine, whichever
+    is wider.
 
     Energy is that of the work of `sim.perf.work`, by the power model of the accelerator (`step_energies`).
 
@@ -225,7 +227,7 @@ def step_model(
         tdp_w=energies.tdp_w + idle_w,
         base_w=energies.base_w + idle_w,
         validity=fit.validity,
-        band=fit.expert_band if model.experts else fit.band,
+        band=max(fit.expert_band if model.experts else fit.band, engine.step_error),
     )
 
 

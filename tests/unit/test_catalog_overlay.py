@@ -137,6 +137,8 @@ grids:
         ("accelerators", "h100-sxm", "bandwidth_gb_per_s: 0", ".bandwidth_gb_per_s", "out of range"),
         ("engines", "vllm-2026", "kernels: vlm", ".kernels", "no fits of these kernels"),
         ("engines", "vllm-2026", "memory_utilization: 1.2", ".memory_utilization", "out of range"),
+        ("engines", "vllm-2026", "tpot_band: [0.1]", ".tpot_band", "not a band"),
+        ("engines", "vllm-2026", "ttft_band: [1.2, 0.3]", ".ttft_band", "not a band"),
         ("models", "llama-3.1-8b", "kv_heads: 7", ".kv_heads", "must divide heads"),
         ("models", "llama-3.1-8b", "gated: 1", ".gated", "must be true or false"),
         ("grids", "us-east-1", "pue: 0.9", ".pue", "out of range"),
