@@ -7,18 +7,23 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Protocol
 
-from sim.billing.machine_rules import EC2_ON_DEMAND, OTHER_ON_DEMAND, SPOT_RULES, MachineRule, offer_of, on_demand_rule
+from sim.billing.machine_rules import EC2_ON_DEMAND, OTHER_ON_DEMAND, PREPAID, SPOT_RULES, MachineRule, offer_of, on_demand_rule
+from sim.billing.machine_rules import OWNED as OWNED_RULE
 from sim.billing.rates import Rate, dated_rates, rate_at
 from sim.billing.spot_prices import SpotPlace, price_path
 from sim.domain.hardware import InstanceType
 from sim.domain.spot import SpotPrice
 from sim.errors import InputError, Problem
 from sim.scenario import Pool
+from sim.scenario.model import PURCHASE_OPTIONS
+from sim.scenario.owned import CAPACITY_BLOCK, OWNED
 from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.units import nano_usd
 
 # The end cause of a lease that its provider took back.
 INTERRUPTED = "interrupted"
+# Of machines whose price was paid in advance.
+PREPAID_RATE = Rate(0, 0, "0", "paid in advance", "assumed")
 
 
 def _check_order(rates: tuple[Rate, ...]) -> None:
@@ -120,8 +125,18 @@ def on_demand_rates(name: str, pool: Pool, instance: InstanceType, start: dateti
 def paid_from_boot(row: ResolvedPool) -> bool:
     """Whether machines of a pool are paid from the end of booting (Cloud TPU: while READY) and not from RUNNING."""
     offer = offer_of(row.instance)
+    if row.config.purchase in (OWNED, CAPACITY_BLOCK):
+        return False
     rule = SPOT_RULES.get(offer, OTHER_ON_DEMAND) if row.is_spot else on_demand_rule(offer)
     return rule.from_boot
+
+
+def owned_rate(row: ResolvedPool) -> Rate:
+    """Return what one machine of a pool of one's own costs an hour, used or not."""
+    usd = row.config.owned.usd_per_hour()
+    return Rate(
+        0, nano_usd(usd), f"{usd.normalize():f}", "scenario: capex, maintenance, colocation and staff by the hour", "assumed"
+    )
 
 
 def pool_tariffs(name: str, resolved: Resolved) -> dict[str, Tariff]:
@@ -141,8 +156,12 @@ def pool_tariffs(name: str, resolved: Resolved) -> dict[str, Tariff]:
         listed = own_rates or on_demand_rates(name, pool, instance, scenario.start_instant)
         tariff = MachineTariff(listed, on_demand_rule(offer_of(instance)))
         return dict.fromkeys(pool.zones, tariff)
+    if pool.purchase == OWNED:
+        return dict.fromkeys(pool.zones, MachineTariff((owned_rate(row),), OWNED_RULE))
+    if pool.purchase == CAPACITY_BLOCK:
+        return dict.fromkeys(pool.zones, MachineTariff((PREPAID_RATE,), PREPAID))
     if pool.purchase != "spot":
-        raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, "has no billing rule", "on_demand, spot")])
+        raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, "has no billing rule", ", ".join(PURCHASE_OPTIONS))])
     if offer_of(instance) not in SPOT_RULES:
         allowed = ", ".join(sorted(SPOT_RULES))
         raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, f"{instance.cloud} has no spot machines", allowed)])

@@ -29,6 +29,7 @@ from sim.domain.hardware import (
 )
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
+from sim.domain.pricing import OFFERS, TERMS, CommitmentDiscount, SustainedUse
 from sim.domain.spot import Phases, SpotMarket, SpotNotice, SpotPrice
 from sim.domain.training import TrainingEfficiency
 from sim.errors import Problems
@@ -52,6 +53,8 @@ KINDS: dict[str, type[Any]] = {
     "spot_notices": SpotNotice,
     "spot_prices": SpotPrice,
     "training_efficiencies": TrainingEfficiency,
+    "commitment_discounts": CommitmentDiscount,
+    "sustained_uses": SustainedUse,
 }
 FILES = (
     "accelerators",
@@ -72,6 +75,7 @@ FILES = (
     "spot_markets",
     "spot_prices",
     "training",
+    "commitments",
 )
 
 
@@ -116,6 +120,8 @@ class Catalog:
     spot_notices: dict[str, SpotNotice] = field(default_factory=dict)
     spot_prices: dict[str, SpotPrice] = field(default_factory=dict)
     training_efficiencies: dict[str, TrainingEfficiency] = field(default_factory=dict)
+    commitment_discounts: dict[str, CommitmentDiscount] = field(default_factory=dict)
+    sustained_uses: dict[str, SustainedUse] = field(default_factory=dict)
 
     def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
         """Return the row of a kind by name, or None with a problem that lists the names and the nearest.
@@ -373,6 +379,14 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         _check_spot_market(row, path, problems)
     elif isinstance(row, SpotPrice):
         _check_spot_price(row, path, problems)
+    elif isinstance(row, CommitmentDiscount):
+        problems.check(row.term in TERMS, f"{path}.term", row.term, "is not a term", choices=TERMS)
+        problems.check(0 < row.share < 1, f"{path}.share", row.share, "out of range", "above 0, below 1")
+        for offer in row.offers:
+            problems.check(offer in OFFERS, f"{path}.offers", offer, "is not an offer", choices=OFFERS)
+    elif isinstance(row, SustainedUse):
+        falling = all(0 < later <= earlier <= 1 for earlier, later in zip(row.tiers, row.tiers[1:], strict=False))
+        problems.check(falling, f"{path}.tiers", list(row.tiers), "do not fall", "shares from 1 down, above 0")
     elif isinstance(row, TrainingEfficiency):
         check_training_efficiency(row, path, sections["accelerators"], problems)
 

@@ -14,7 +14,7 @@ from sim.scenario.model import Scenario, plain_value
 from sim.scenario.plain import CHOICE, places, scenario_from_plain
 
 # Dictionaries by name: a key below one of them may be new, if it says so with "+".
-NAMED = ("services", "deployments", "pools", "taps")
+NAMED = ("services", "deployments", "pools", "taps", "commitments")
 
 
 @dataclass(frozen=True, eq=False)
