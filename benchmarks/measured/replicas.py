@@ -112,7 +112,8 @@ class Replica:
         """The band printed with a served time per token, the engine's or its kernels', whichever is wider; None without one."""
         if not self.engine.tpot_band:
             return None
-        engine, kernels = Band(*self.engine.tpot_band), self.step_band("mixed")
+        fit = self.fit
+        engine, kernels = Band(*self.engine.tpot_band), Band.of_error(fit.expert_band if self.model.experts else fit.band)
         return Band(max(engine.below, kernels.below), max(engine.above, kernels.above))
 
     @property
