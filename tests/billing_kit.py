@@ -30,7 +30,7 @@ class Lists:
     """A sink that keeps rows."""
 
     def __init__(self) -> None:
-        self.tables: dict[str, list[dict[str, Any]]] = {"ledger": [], "attribution": [], "leases": []}
+        self.tables: dict[str, list[dict[str, Any]]] = {"ledger": [], "attribution": [], "energy": [], "leases": []}
 
     def append(self, table: str, row: Mapping[str, object]) -> None:
         """Keep a row."""
@@ -63,7 +63,7 @@ def price_list(start: datetime, *prices: tuple[str, str]) -> MachineTariff:
 
 def pool_billing(tariff: Tariff, accelerators: int = 2, *, electricity_billed: bool = False) -> PoolBilling:
     """A pool of machines of 100 W per idle accelerator and 200 W for the host, at 0.10 USD per kWh."""
-    electricity = Electricity(1.25, "0.10", 400.0, "scenario", "assumed")
+    electricity = Electricity.steady(1.25, "0.10", 400.0, "scenario", "assumed")
     return PoolBilling({"us-east-1a": tariff}, MachinePower(accelerators, 100.0, 200.0), electricity, electricity_billed)
 
 

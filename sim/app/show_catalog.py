@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sim.app.sheet_pools import pool_report
+from sim.domain.grid_series import GridSeries
 from sim.domain.hardware import Provenance
 from sim.perf.steptime import ONE_NS_FX
 from sim.policies.placement import SPOT
 from sim.scenario.resolve import REPLICA_STAGES, STAGES, ReplicaKind, Resolved, ResolvedPool
 
 SCENARIO = "scenario"
+_NANO = 1_000_000_000
 # Tokens of context and of a prompt of the steps that are shown.
 SHOWN_CONTEXT_TOKENS = 1_024
 
@@ -52,7 +54,7 @@ def _pool_numbers(pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:
             yield _row(about, f"on demand from {price.valid_from}", price.usd_per_hour, "USD/h", price.provenance)
     if config.purchase == SPOT:
         yield from _spot_numbers(about, pool, resolved)
-    accelerator, grid, energy = pool.accelerator, pool.grid, resolved.scenario.energy
+    accelerator = pool.accelerator
     yield _row(about, "host power", pool.instance.host_w, "W", pool.instance.provenance)
     yield _row(about, f"{accelerator.name} limit", accelerator.tdp_w, "W", accelerator.provenance)
     if config.power_cap_w is not None:
@@ -68,12 +70,30 @@ def _pool_numbers(pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:
         ("  with experts", 100 * power.expert_band, "%"),
     ):
         yield _row(about, f"{accelerator.name} {name}", value, unit, power.provenance)
-    for name, own, value, unit, provenance in (
-        ("carbon", energy.gco2_per_kwh, grid.gco2_per_kwh, "g/kWh", grid.provenance),
-        ("electricity", energy.usd_per_kwh, grid.usd_per_kwh, "USD/kWh", grid.site_provenance),
-        ("PUE", energy.pue, grid.pue, "", grid.site_provenance),
+    yield from _site_numbers(about, pool, resolved)
+
+
+def _site_numbers(about: str, pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:
+    """Carbon and price of electricity, and the losses of the site."""
+    site, row = pool.site, resolved.catalog.grids.get(pool.site.grid)
+    for name, series, unit, provenance in (
+        ("carbon", site.carbon, "g/kWh", None if row is None else row.provenance),
+        ("electricity", site.price, "USD/kWh", None if row is None else row.site_provenance),
     ):
-        yield _row(about, name, value, unit, provenance) if own is None else Number(about, name, own, unit, SCENARIO, "assumed")
+        if provenance is not None and series.source == provenance.source:
+            yield _row(about, name, series.known[0] / _NANO, unit, provenance)
+        else:
+            yield Number(about, name, _span(series), unit, series.source, series.confidence)
+    if row is not None and site.pue == row.pue:
+        yield _row(about, "PUE", site.pue, "", row.site_provenance)
+    else:
+        yield Number(about, "PUE", site.pue, "", SCENARIO, site.pue_confidence)
+
+
+def _span(series: GridSeries) -> float | str:
+    """The one value of a series, or the least and the most of many."""
+    known = [value / _NANO for value in series.known]
+    return known[0] if series.is_constant else f"{min(known):.4g} to {max(known):.4g} by the hour"
 
 
 def _spot_numbers(about: str, pool: ResolvedPool, resolved: Resolved) -> Iterator[Number]:

@@ -43,19 +43,20 @@ def largest_remainder(amount_nano: int, weights: Sequence[float]) -> list[int]:
 
     Parameters
     ----------
-    amount_nano : not negative. weights : finite, not negative, at least one.
+    amount_nano : below 0 for money that comes back, which is split like money that goes. weights : finite, not negative, at least
+        one.
 
     Raises
     ------
-    ValueError : a negative amount, no weights, or a weight that is negative or not finite.
+    ValueError : no weights, or a weight that is negative or not finite.
 
     Examples
     --------
-    >>> largest_remainder(100, [1, 1, 1]), largest_remainder(3, [0, 0])
-    ([34, 33, 33], [2, 1])
+    >>> largest_remainder(100, [1, 1, 1]), largest_remainder(3, [0, 0]), largest_remainder(-3, [1, 1])
+    ([34, 33, 33], [2, 1], [-2, -1])
     """
     if amount_nano < 0:
-        raise ValueError(f"amount_nano = {amount_nano}: only amounts that are not negative are split")
+        return [-part for part in largest_remainder(-amount_nano, weights)]
     largest = max(weights, default=-1.0)
     if largest < 0 or not all(0 <= weight < math.inf for weight in weights):
         raise ValueError(f"weights = {list(weights)}: at least one is needed, all finite and not negative")
@@ -189,6 +190,13 @@ class Attribution:
         deployments : seen on the lease so far; their streams pay for accelerators that nobody held.
         by_energy : split by joules instead of accelerator time.
         """
+        weights = self.shares(row, deployments, by_energy=by_energy)
+        keys = sorted(weights)
+        parts = largest_remainder(amount_nano, [weights[key] for key in keys])
+        return {key: part for key, part in zip(keys, parts, strict=True) if part}
+
+    def shares(self, row: RowWeights, deployments: Iterable[str], *, by_energy: bool = False) -> dict[PartKey, float]:
+        """Return what the parts of a row are in proportion to; parameters as `split`."""
         seen = sorted(deployments)
         payers = {name: self._payers(row, seen if name == UNHELD else [name]) for name in {key[2] for key in row.overhead}}
         weights = {key: part.joules if by_energy else part.accelerator_ns for key, part in row.busy.items()}
@@ -196,9 +204,7 @@ class Attribution:
             weight = part.joules if by_energy else part.accelerator_ns
             for stream, fraction in payers[deployment]:
                 weights[start_ns, use, deployment, stream] = weight * fraction
-        keys = sorted(weights)
-        parts = largest_remainder(amount_nano, [weights[key] for key in keys])
-        return {key: part for key, part in zip(keys, parts, strict=True) if part}
+        return weights
 
     def split_shared(
         self, start_ns: int, amount_nano: int, weights: Mapping[tuple[str, int], float] | None, deployments: Iterable[str]

@@ -14,7 +14,8 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from sim.billing.attribution import IDLE, Attribution, PartKey, RowWeights
-from sim.billing.energy import NANO_KWH_PER_KWH, Electricity, MachinePower
+from sim.billing.energy import NANO_KWH_PER_KWH, UG_PER_GRAM, Electricity, EnergyRate, MachinePower
+from sim.billing.energy_book import EnergyBook
 from sim.billing.rates import Rate
 from sim.billing.tariffs import INTERRUPTED, Tariff
 from sim.domain.traffic import Stream
@@ -113,11 +114,13 @@ class _OpenLease:
     row_start_ns: int = -1
     hour: str = ""
     rate: Rate | None = None
+    energy_rate: EnergyRate | None = None
     weights: RowWeights = field(default_factory=RowWeights)
     held: list[_Booking] = field(default_factory=list)
     amount_nano: int = 0
     nano_kwh: int = 0
     electricity_nano: int = 0
+    carbon_ug: int = 0
 
 
 class Ledger:
@@ -130,7 +133,7 @@ class Ledger:
     ----------
     start : scenario start. horizon_ns : end of the run.
     pools : by name. streams : by number. deployment_streams : numbers of the streams that may use each deployment.
-    sink : receives rows of the tables `ledger`, `attribution` and `leases`.
+    sink : receives rows of the tables `ledger`, `attribution`, `energy` and `leases`.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class Ledger:
         self._pools, self._sink = pools, sink
         self._owner = {stream.number: (stream.service, stream.segment) for stream in streams}
         self._attribution = Attribution(deployment_streams)
+        self._energy = EnergyBook(self._attribution, self._owner, sink)
         self._open: dict[int, _OpenLease] = {}
         self._rows = 0
         self._coming_cuts = self.cuts()
@@ -155,9 +159,10 @@ class Ledger:
         # What is the same for everything between two cuts: the hour, and the price of a pool in a zone.
         self._hour_now = ""
         self._rates_now: dict[tuple[str, str], Rate] = {}
+        self._energy_rates_now: dict[str, EnergyRate] = {}
 
     def cuts(self) -> Iterator[int]:
-        """Yield the times at which intervals must be cut: hour boundaries and price changes, in order, each once."""
+        """Yield the times at which intervals must be cut: hours, changes of prices and of electricity, in order, each once."""
         changes = sorted(
             {
                 t_ns
@@ -167,8 +172,10 @@ class Ledger:
                 if 0 < t_ns < self._horizon_ns
             }
         )
+        places = dict.fromkeys(pool.electricity for pool in self._pools.values())
+        electricity = (place.changes_ns(self._start, self._horizon_ns) for place in places)
         latest = 0
-        for t_ns in heapq.merge(hour_cuts(self._start, self._horizon_ns, self._account.timezone), changes):
+        for t_ns in heapq.merge(hour_cuts(self._start, self._horizon_ns, self._account.timezone), changes, *electricity):
             if t_ns > latest:
                 latest = t_ns
                 yield t_ns
@@ -195,9 +202,11 @@ class Ledger:
             opened.deployments.add(piece.deployment)
         pool = self._pools[lease.pool]
         hour, rate = self._price_now(lease, start_ns)
-        if hour != opened.hour or (rate is not opened.rate and rate != opened.rate):
+        energy_rate = self._energy_price_now(lease, start_ns)
+        same = rate is opened.rate or rate == opened.rate
+        if hour != opened.hour or not same or energy_rate != opened.energy_rate:
             self._book_time(opened)
-            opened.row_start_ns, opened.hour, opened.rate = start_ns, hour, rate
+            opened.row_start_ns, opened.hour, opened.rate, opened.energy_rate = start_ns, hour, rate, energy_rate
         opened.billed_to_ns, opened.latest_start_ns = end_ns, start_ns
         self._attribution.add(opened.weights, pool.power, start_ns, end_ns, slices)
 
@@ -240,7 +249,7 @@ class Ledger:
                 "amount_nano_usd": opened.amount_nano,
                 "energy_kwh": opened.nano_kwh / NANO_KWH_PER_KWH,
                 "electricity_nano_usd": opened.electricity_nano,
-                "kgco2": pool.electricity.kgco2(opened.nano_kwh),
+                "kgco2": opened.carbon_ug / (UG_PER_GRAM * 1_000),
             },
         )
 
@@ -319,6 +328,8 @@ class Ledger:
             "source": source,
             "confidence": confidence,
         }
+        if amount_nano < 0:
+            raise ValueError(f"amount_nano = {amount_nano}: a charge is not negative")
         parts = self._attribution.split_shared(start_ns, amount_nano, weights, deployments)
         self._write(_Booking(columns, amount_nano, parts))
         return self._rows - 1
@@ -326,7 +337,7 @@ class Ledger:
     def _move_to(self, t_ns: int) -> None:
         while t_ns >= self._next_cut_ns and self._next_cut_ns < self._horizon_ns:
             self._cut_ns, self._next_cut_ns = self._next_cut_ns, next(self._coming_cuts, self._horizon_ns)
-            self._hour_now, self._rates_now = "", {}
+            self._hour_now, self._rates_now, self._energy_rates_now = "", {}, {}
         if t_ns < self._cut_ns:
             raise ValueError(f"intervals must come in order of time: {t_ns} ns is before the cut at {self._cut_ns} ns")
 
@@ -340,6 +351,14 @@ class Ledger:
             rate = self._rates_now[place] = self._pools[lease.pool].tariff_of(lease).rate(start_ns)
         return self._hour_now, rate
 
+    def _energy_price_now(self, lease: Lease, start_ns: int) -> EnergyRate:
+        """Return price and carbon of electricity in an interval between two cuts."""
+        rate = self._energy_rates_now.get(lease.pool)
+        if rate is None:
+            rate = self._pools[lease.pool].electricity.rate(_calendar(self._start, start_ns))
+            self._energy_rates_now[lease.pool] = rate
+        return rate
+
     def _hour(self, t_ns: int) -> str:
         local = _calendar(self._start, t_ns).astimezone(self._zone)
         return local.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
@@ -351,25 +370,27 @@ class Ledger:
         pool, weights = self._pools[opened.lease.pool], opened.weights
         length_ns = opened.billed_to_ns - opened.row_start_ns
         self._book_machine(opened, "compute", opened.hour, opened.row_start_ns, length_ns, opened.rate, weights)
-        nano_kwh = pool.electricity.nano_kwh(weights.joules)
-        cost_nano = pool.electricity.cost_nano_usd(nano_kwh)
-        opened.nano_kwh += nano_kwh
-        opened.electricity_nano += cost_nano
+        electricity, rate = pool.electricity, opened.energy_rate
+        assert rate is not None  # set with the price of the machine
+        metered = self._energy.book(opened.lease, electricity, rate, opened.hour, weights, opened.deployments)
+        opened.nano_kwh += metered.nano_kwh
+        opened.electricity_nano += metered.electricity_nano_usd
+        opened.carbon_ug += metered.carbon_ug
         if pool.electricity_billed:
             columns: dict[str, object] = {
                 "category": "energy",
                 "local_hour": opened.hour,
                 "start_ns": opened.row_start_ns,
                 "end_ns": opened.billed_to_ns,
-                "quantity": Decimal(nano_kwh) / NANO_KWH_PER_KWH,
+                "quantity": Decimal(metered.nano_kwh) / NANO_KWH_PER_KWH,
                 "unit": "kWh",
-                "unit_price": f"{pool.electricity.usd_per_kwh} per kWh",
-                "tariff": "metered_energy",
-                "source": pool.electricity.source,
-                "confidence": pool.electricity.confidence,
+                "unit_price": f"{rate.usd_per_kwh} per kWh",
+                "tariff": electricity.tariff,
+                "source": electricity.price.source,
+                "confidence": electricity.price.confidence,
             }
-            parts = self._attribution.split(weights, cost_nano, opened.deployments, by_energy=True)
-            opened.held.append(_Booking(columns, cost_nano, parts))
+            parts = self._attribution.split(weights, metered.electricity_nano_usd, opened.deployments, by_energy=True)
+            opened.held.append(_Booking(columns, metered.electricity_nano_usd, parts))
         opened.weights = RowWeights()
         opened.row_start_ns = opened.billed_to_ns
         if opened.billed_to_ns - opened.lease.start_ns >= pool.tariff_of(opened.lease).free_before_ns:

@@ -48,32 +48,35 @@ _EXAMPLES = {
 }
 
 
-@dataclass(frozen=True)
-class SeriesRequest:
-    """Which column of which file, and how its clock and its calendar are meant.
+@dataclass
+class HourlyFile:
+    """A file with a price or a carbon intensity for every hour, and how its clock and its calendar are meant; no path is no file.
 
     Parameters
     ----------
-    path : of the file. column : name, or the last words of it in brackets ("direct", "LCA"); "" for the only one of its kind.
+    path : of a .csv or .csv.gz file. column : name, or the last words of it in brackets ("direct", "LCA"); "" for the only one of
+        its kind.
     time_column : "" for the first of `TIME_COLUMNS`. timezone : zone of the clock in that column, whatever offset it says; "" for
         the offset it says, and UTC where it says none. shift_h : hours added to every time.
-    repeat : one of `REPEATS`. max_gap_h : so many missing hours in a row take the value before them.
-    source, confidence : of the numbers; source "" is the path.
+    max_gap_h : so many missing hours in a row take the value before them.
+    repeat : for hours that the file does not have: "hour_of_year" (its hour of the same date), "month_hour" (for all hours, the
+        mean of its month and hour of the day) or "never".
+    source, confidence : of the numbers, for ledger and report; no source is the path.
     """
 
-    path: str
+    path: str = ""
     column: str = ""
     time_column: str = ""
     timezone: str = ""
     shift_h: float = 0.0
-    repeat: str = HOUR_OF_YEAR
     max_gap_h: int = 0
+    repeat: str = HOUR_OF_YEAR
     source: str = ""
     confidence: str = "assumed"
 
 
 def read_grid_series(
-    asked: SeriesRequest, kind: str, at: str, problems: Problems, start: datetime, horizon_ns: int
+    asked: HourlyFile, kind: str, at: str, problems: Problems, start: datetime, horizon_ns: int
 ) -> GridSeries | None:
     """Return a column of a file as a series that has a value for every hour of a run; None where there is a problem.
 
@@ -94,7 +97,7 @@ def read_grid_series(
     >>> with tempfile.NamedTemporaryFile("w+", suffix=".csv") as file:
     ...     _ = file.write("time,usd_per_kwh\\n2026-01-05T00:00Z,0.08\\n2026-01-05T01:00Z,-0.01\\n"), file.flush()
     ...     start, two_hours_ns = datetime(2026, 1, 5, tzinfo=UTC), 7_200 * 10**9
-    ...     series = read_grid_series(SeriesRequest(file.name), "price", "energy.price", Problems(), start, two_hours_ns)
+    ...     series = read_grid_series(HourlyFile(file.name), "price", "energy.price", Problems(), start, two_hours_ns)
     >>> series.known, series.negative_hours
     ([80000000, -10000000], 1)
     """
@@ -158,7 +161,7 @@ def _by_month_and_hour(rows: _Rows) -> tuple[int | None, ...]:
     return tuple(means.get((hour.month, hour.hour)) for hour in hours)
 
 
-def _rows(asked: SeriesRequest, kind: str, at: str, problems: Problems) -> _Rows | None:
+def _rows(asked: HourlyFile, kind: str, at: str, problems: Problems) -> _Rows | None:
     try:
         stat = Path(asked.path).stat()
         header, lines = _read(asked.path, stat.st_mtime_ns, stat.st_size)
@@ -276,7 +279,7 @@ def _plain(name: str) -> str:
     return name.replace("\N{SUBSCRIPT TWO}", "2").lower()
 
 
-def _value_column(header: Sequence[str], asked: SeriesRequest, kind: str, at: str, problems: Problems) -> tuple[int | None, int]:
+def _value_column(header: Sequence[str], asked: HourlyFile, kind: str, at: str, problems: Problems) -> tuple[int | None, int]:
     """Return the position of the wanted column, and how many of its units make one of the series'."""
     units = {
         number: per_unit
@@ -307,7 +310,7 @@ def _value_column(header: Sequence[str], asked: SeriesRequest, kind: str, at: st
     return None, 1
 
 
-def _time_column(header: Sequence[str], asked: SeriesRequest, at: str, problems: Problems) -> int | None:
+def _time_column(header: Sequence[str], asked: HourlyFile, at: str, problems: Problems) -> int | None:
     lower = [name.lower() for name in header]
     wanted = [asked.time_column.lower()] if asked.time_column else list(TIME_COLUMNS)
     found = next((lower.index(name) for name in wanted if name in lower), None)
@@ -319,7 +322,7 @@ def _time_column(header: Sequence[str], asked: SeriesRequest, at: str, problems:
 class _Clock:
     """Reads the times of a file."""
 
-    def __init__(self, asked: SeriesRequest) -> None:
+    def __init__(self, asked: HourlyFile) -> None:
         self._zone = ZoneInfo(asked.timezone) if asked.timezone else None
         self._shift = timedelta(seconds=round(asked.shift_h * 3_600))
 

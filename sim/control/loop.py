@@ -202,17 +202,10 @@ def _ledger(world: World, pools: dict[str, PoolBilling], sink: TableSink) -> Led
 
 
 def _pool_billing(resolved: Resolved, pool: ResolvedPool) -> PoolBilling:
-    energy, grid = resolved.scenario.energy, pool.grid
-    own_price = energy.usd_per_kwh is not None
+    site = pool.site
     return PoolBilling(
         tariffs=pool_tariffs(pool.name, resolved),
         power=MachinePower(pool.instance.accelerators, pool.accelerator.idle_w, pool.instance.host_w),
-        electricity=Electricity(
-            pue=grid.pue if energy.pue is None else energy.pue,
-            usd_per_kwh=str(energy.usd_per_kwh if own_price else grid.usd_per_kwh),
-            gco2_per_kwh=grid.gco2_per_kwh if energy.gco2_per_kwh is None else energy.gco2_per_kwh,
-            source="scenario" if own_price else grid.site_provenance.source,
-            confidence="assumed" if own_price else grid.site_provenance.confidence,
-        ),
+        electricity=Electricity(site.pue, site.price, site.carbon, site.grid),
         electricity_billed=pool.config.electricity_billed,
     )

@@ -1,5 +1,6 @@
 """The whole input of a run: its dataclasses, their check, and what they resolve to."""
 
+from sim.catalog.grid_reader import HourlyFile
 from sim.scenario.batcher import DynamicBatcher
 from sim.scenario.model import (
     Account,
@@ -8,6 +9,7 @@ from sim.scenario.model import (
     Energy,
     Failure,
     Pool,
+    RegionEnergy,
     Scenario,
     SegmentRules,
     Service,
@@ -24,9 +26,11 @@ __all__ = [
     "DynamicBatcher",
     "Energy",
     "Failure",
+    "HourlyFile",
     "Optimizations",
     "Pool",
     "Pruning",
+    "RegionEnergy",
     "Scenario",
     "SegmentRules",
     "Service",

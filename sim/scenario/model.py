@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from sim.catalog.grid_reader import HourlyFile
 from sim.perf.memory import REFERENCE_TOKENS
 from sim.policies.autoscalers.static import Static
 from sim.policies.base import Autoscaler
@@ -228,6 +229,7 @@ class Pool:
     Parameters
     ----------
     instance : catalog name. purchase : "on_demand" or "spot". region : decides price and carbon.
+    grid : where its electricity comes from, a row of the catalog's grids or of `energy.regions`; "" for the region.
     zones : used in turn; spot takes the cheapest with capacity.
     quota_nodes : most nodes at a time; None for no bound.
     warm_nodes : machines kept booted, with the image pulled and nothing on them (and paid for).
@@ -240,6 +242,7 @@ class Pool:
     instance: str = "p5.4xlarge"
     purchase: str = "on_demand"
     region: str = "us-east-1"
+    grid: str = ""
     zones: list[str] = field(default_factory=lambda: ["us-east-1a"])
     quota_nodes: int | None = None
     warm_nodes: int = 0
@@ -279,17 +282,35 @@ class Account:
 
 
 @dataclass
-class Energy:
-    """Price and carbon of electricity; None takes the catalog's value (carbon by the pool's region).
+class RegionEnergy:
+    """Electricity of one region; what is not set is that of `Energy`, and then of the catalog.
 
     Parameters
     ----------
     pue : power usage effectiveness. usd_per_kwh : price. gco2_per_kwh : carbon intensity.
+    price, carbon : price and intensity by the hour, in place of one number.
+    intensity : what kind of carbon intensity that is, "average" (of all power of the grid) or "marginal" (of what one more kWh
+        would take).
     """
 
     pue: float | None = None
     usd_per_kwh: float | None = None
     gco2_per_kwh: float | None = None
+    price: HourlyFile = field(default_factory=HourlyFile)
+    carbon: HourlyFile = field(default_factory=HourlyFile)
+    intensity: str = "average"
+
+
+@dataclass
+class Energy(RegionEnergy):
+    """Price and carbon of electricity of all pools; None takes the catalog's value for the pool's region.
+
+    Parameters
+    ----------
+    regions : name of a region, or of a grid that pools name, -> its own electricity.
+    """
+
+    regions: dict[str, RegionEnergy] = field(default_factory=dict)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sim.catalog.fit_rules import fit_key
 from sim.catalog.loader import Catalog, load_catalog
-from sim.domain.hardware import Accelerator, Engine, Grid, InstanceType, StepFit
+from sim.domain.hardware import Accelerator, Engine, InstanceType, StepFit
 from sim.domain.models import Model
 from sim.errors import Problems
 from sim.perf.memory import KvCapacity
@@ -19,6 +19,7 @@ from sim.perf.table_reader import read_step_table
 from sim.policies.placement import SPOT
 from sim.scenario.batcher import ServedModel
 from sim.scenario.model import TABLE, ColdStart, Deployment, Pool, Scenario, StageTime
+from sim.scenario.sites import Site, site_of
 
 NODE_STAGES = ("pending", "booting", "pulling")
 REPLICA_STAGES = ("loading", "warming")
@@ -31,7 +32,7 @@ class ResolvedPool:
 
     Parameters
     ----------
-    grid : carbon and price of electricity where it stands.
+    site : electricity where it stands.
     stages_s : node stage -> (median, 95th percentile) of its duration in seconds.
     """
 
@@ -39,7 +40,7 @@ class ResolvedPool:
     config: Pool
     instance: InstanceType
     accelerator: Accelerator
-    grid: Grid
+    site: Site
     stages_s: dict[str, tuple[float, float]]
 
     @property
@@ -126,7 +127,7 @@ def resolve(scenario: Scenario) -> Resolved:
     KeyError : a name that is not in the catalog (`sim.scenario.check` reports those before).
     """
     catalog = load_catalog(scenario.catalog or None)
-    pools = {name: _pool(name, pool, catalog) for name, pool in scenario.pools.items()}
+    pools = {name: _pool(name, pool, scenario, catalog) for name, pool in scenario.pools.items()}
     kinds = {
         (name, pool): _kind(name, deployment, pools[pool], catalog)
         for name, deployment in scenario.deployments.items()
@@ -135,11 +136,12 @@ def resolve(scenario: Scenario) -> Resolved:
     return Resolved(scenario, catalog, pools, kinds)
 
 
-def _pool(name: str, pool: Pool, catalog: Catalog) -> ResolvedPool:
+def _pool(name: str, pool: Pool, scenario: Scenario, catalog: Catalog) -> ResolvedPool:
     instance = catalog.instances[pool.instance]
     image_bytes = pool.cold_start.image_gb * 1e9
     stages_s = {stage: _stage_s(stage, pool.cold_start, catalog, image_bytes) for stage in NODE_STAGES}
-    return ResolvedPool(name, pool, instance, catalog.accelerators[instance.accelerator], catalog.grids[pool.region], stages_s)
+    site = site_of(pool, scenario, catalog)
+    return ResolvedPool(name, pool, instance, catalog.accelerators[instance.accelerator], site, stages_s)
 
 
 def _kind(name: str, deployment: Deployment, pool: ResolvedPool, catalog: Catalog) -> ReplicaKind:

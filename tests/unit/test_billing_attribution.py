@@ -41,7 +41,11 @@ def test_all_zero_weights_split_equally() -> None:
     assert largest_remainder(5, [0.0, 0.0]) == [3, 2]
 
 
-@pytest.mark.parametrize(("amount", "weights"), [(-1, [1.0]), (1, []), (1, [-1.0, 2.0]), (1, [float("nan")]), (1, [float("inf")])])
+def test_money_that_comes_back_is_split_like_money_that_goes() -> None:
+    assert largest_remainder(-10, [1, 2, 3]) == [-2, -3, -5]
+
+
+@pytest.mark.parametrize(("amount", "weights"), [(1, []), (1, [-1.0, 2.0]), (1, [float("nan")]), (1, [float("inf")])])
 def test_what_cannot_be_split_is_refused(amount: int, weights: list[float]) -> None:
     with pytest.raises(ValueError, match=r"amount_nano|weights"):
         largest_remainder(amount, weights)

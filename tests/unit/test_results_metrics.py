@@ -152,9 +152,9 @@ def test_invoice_lines_are_exact_sums_by_month(tmp_path: Path) -> None:
     lines = invoice(result)
     assert [(line.month, line.category, line.unit, line.unit_price) for line in lines] == [
         ("2026-01", "compute", "instance-hours", "7.20 per hour"),
-        ("2026-01", "energy", "kWh", "0.10 per kWh"),
+        ("2026-01", "energy", "kWh", "0.1 per kWh"),
         ("2026-02", "compute", "instance-hours", "7.20 per hour"),
-        ("2026-02", "energy", "kWh", "0.10 per kWh"),
+        ("2026-02", "energy", "kWh", "0.1 per kWh"),
     ]
     assert [line.quantity for line in lines if line.unit == "instance-hours"] == [2.0, 1.0]
     assert sum(line.amount_nano for line in lines) == round(result.summary["bill"]["total_usd"] * 1e9)
