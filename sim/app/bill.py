@@ -29,6 +29,8 @@ def declare_bill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, metavar="N", help="the N dearest rows alone, the others as one")
     parser.add_argument("--json", action="store_true", help="exact amounts as JSON, for other programs")
     parser.add_argument("--csv", metavar="FILE", help="write exact amounts as CSV; - is the standard output")
+    parser.add_argument("--focus", metavar="FILE", help="write the ledger as a FOCUS file for tools of FinOps: .csv or .parquet")
+    parser.add_argument("--focus-version", metavar="V", default="1.4", help="version of FOCUS: 1.4 (default) or 1.2")
 
 
 def bill(arguments: argparse.Namespace) -> int:
@@ -36,6 +38,8 @@ def bill(arguments: argparse.Namespace) -> int:
     from sim.results.records import open_run
 
     _check(arguments)
+    if arguments.focus:
+        return _focus(open_run(arguments.folder), arguments.focus, arguments.focus_version)
     shown = _asked_for(open_run(arguments.folder), arguments)
     if arguments.json:
         print(json.dumps(shown.document, indent=2, allow_nan=False))
@@ -54,6 +58,14 @@ def bill(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _focus(result: RunResult, file: str, version: str) -> int:
+    from sim.results.focus import write_focus
+
+    rows = write_focus(result, file, version)
+    print(f"FOCUS {version}  {file}  {rows:,} rows")
+    return 0
+
+
 @dataclass(frozen=True)
 class Shown:
     """One answer in its three forms: parts for a terminal, a document for JSON, records for CSV."""
@@ -69,6 +81,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.top is not None:
         problems.check(arguments.top >= 1, "--top", arguments.top, "is no number of rows", "1 or more")
         problems.check(arguments.by is not None, "--top", arguments.top, "is of the rows of a pivot", "with --by")
+    others = arguments.by is not None or arguments.json or arguments.csv
+    problems.check(not (arguments.focus and others), "--focus", arguments.focus or "", "comes alone", "no --by, --json or --csv")
     problems.check(not (arguments.json and arguments.csv), "--csv", arguments.csv or "", "comes alone", "--json or --csv")
     problems.check(arguments.by is not None or not arguments.across, "--across", arguments.across or "", "needs rows", "with --by")
     problems.raise_if_any()

@@ -1,0 +1,100 @@
+"""What a charge of the ledger is in the words of FOCUS: provider, service, unit, SKU, commitment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+# Names as the providers write them; clouds of the catalog.
+PROVIDERS = {
+    "aws": "AWS",
+    "azure": "Microsoft",
+    "gcp": "Google Cloud",
+    "coreweave": "CoreWeave",
+    "lambda": "Lambda",
+    "runpod": "RunPod",
+}
+_MACHINES = {"aws": "Amazon Elastic Compute Cloud", "azure": "Virtual Machines", "gcp": "Compute Engine"}
+NOT_APPLICABLE = "Not Applicable"
+_MACHINE = ("Compute", "Virtual Machines")
+# ServiceCategory, ServiceSubcategory, ServiceName and SkuMeter by category of the ledger; machines are named by their cloud.
+_SERVICES = {
+    "energy": ("Other", "Other (Other)", "Electricity", "Electricity"),
+    "storage": ("Storage", "Other (Storage)", "Storage", "Storage"),
+    "network": ("Networking", "Other (Networking)", "Networking", "Data Transfer"),
+    "tokens": ("AI and Machine Learning", "Generative AI", "Token API", "Tokens"),
+    "licence": ("Other", "Other (Other)", "Licences", "Licences"),
+    "people": ("Other", "Other (Other)", "People", "Working Time"),
+}
+OF_MACHINES = ("compute", "minimum", "commitment_waste")
+# Purchase option -> category and type of the commitment discount.
+COMMITMENTS = {
+    "reserved": ("Usage", "Reserved Instance"),
+    "committed_use": ("Usage", "Committed Use Discount"),
+    "savings_plan": ("Spend", "Savings Plan"),
+}
+CAPACITY_RESERVATION, CAPACITY_BLOCK = "capacity_reservation", "capacity_block"
+_AS_WRITTEN = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "kWh", "USD", "GPU", "LCU")
+_NO_PLURAL = _AS_WRITTEN[:-2]
+_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?) per ([A-Za-z0-9][A-Za-z0-9 -]*)")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is bought: names of the specification's columns ServiceCategory, ServiceSubcategory, ServiceName and SkuMeter."""
+
+    category: str
+    subcategory: str
+    name: str
+    meter: str
+
+
+def service_of(category: str, cloud: str) -> Service:
+    """Return what a charge of a ledger category buys from a cloud.
+
+    Examples
+    --------
+    >>> service_of("minimum", "aws").name, service_of("energy", "aws").category
+    ('Amazon Elastic Compute Cloud', 'Other')
+    """
+    if category in OF_MACHINES:
+        return Service(*_MACHINE, _MACHINES.get(cloud, "Machines"), "Compute Usage")
+    return Service(*_SERVICES[category])
+
+
+def unit_text(unit: str) -> str:
+    """Return a unit as the specification writes it: capital words in the plural, joined by hyphens.
+
+    Examples
+    --------
+    >>> [unit_text(unit) for unit in ("hour", "GB-month", "kWh", "GB", "metric-month", "GPU-hour")]
+    ['Hours', 'GB-Months', 'kWh', 'GB', 'Metric-Months', 'GPU-Hours']
+    """
+    words = [
+        word if word in _AS_WRITTEN else word.capitalize() for word in re.split("[- ]", unit.removesuffix(" committed")) if word
+    ]
+    last = words[-1]
+    return "-".join([*words[:-1], last if last in _NO_PLURAL or last.endswith("s") else f"{last}s"])
+
+
+@dataclass(frozen=True)
+class Price:
+    """A price as the ledger writes it: USD for one of a unit."""
+
+    usd: Decimal
+    unit: str
+
+
+def price_of(text: str) -> Price | None:
+    """Read the unit price of a ledger row; None where it is no single price.
+
+    Examples
+    --------
+    >>> price_of("12.29 per hour"), price_of("0 per hour (interrupted early)")
+    (Price(usd=Decimal('12.29'), unit='hour'), Price(usd=Decimal('0'), unit='hour'))
+    >>> price_of("on request") is None
+    True
+    """
+    match = _PRICE.match(text)
+    return None if match is None else Price(Decimal(match[1]), match[2].strip())

@@ -1,0 +1,352 @@
+"""A run's ledger as a FOCUS file: the columns of the specification, and the sums of the ledger."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from billing_kit import START, busy_slice, charge, lease, make_ledger, own_price, pool_billing
+
+from sim.billing.ledger import OPEN_AT_END, Ledger
+from sim.errors import InputError
+from sim.results.focus import write_focus
+from sim.results.focus_columns import columns_of
+from sim.results.focus_services import service_of
+from sim.results.records import RunResult, RunWriter
+from sim.units import NANO_PER_USD, NS_PER_HOUR
+
+# Written from the specification, dataset "Cost and Usage", feature level "Mandatory": type, may it be null, allowed values.
+# https://focus.finops.org/focus-specification/v1-4 and v1-2, read 2026-11-23.
+CHARGES = ("Usage", "Purchase", "Tax", "Credit", "Adjustment")
+SERVICE_CATEGORIES = (
+    "AI and Machine Learning", "Analytics", "Business Applications", "Compute", "Databases", "Developer Tools", "Multicloud",
+    "Identity", "Integration", "Internet of Things", "Management and Governance", "Media", "Migration", "Mobile", "Networking",
+    "Security", "Storage", "Web", "Other",
+)  # fmt: skip
+MANDATORY: dict[str, tuple[str, bool, tuple[str, ...]]] = {
+    "BilledCost": ("Decimal", False, ()),
+    "BillingAccountId": ("String", False, ()),
+    "BillingAccountName": ("String", True, ()),
+    "BillingCurrency": ("Currency", False, ()),
+    "BillingPeriodEnd": ("Date/Time", False, ()),
+    "BillingPeriodStart": ("Date/Time", False, ()),
+    "ChargeCategory": ("String", False, CHARGES),
+    "ChargeClass": ("String", True, ("Correction",)),
+    "ChargeDescription": ("String", True, ()),
+    "ChargePeriodEnd": ("Date/Time", False, ()),
+    "ChargePeriodStart": ("Date/Time", False, ()),
+    "ContractedCost": ("Decimal", False, ()),
+    "EffectiveCost": ("Decimal", False, ()),
+    "InvoiceIssuerName": ("String", False, ()),
+    "ListCost": ("Decimal", False, ()),
+    "PricingQuantity": ("Decimal", True, ()),
+    "PricingUnit": ("String", True, ()),
+    "ServiceCategory": ("String", False, SERVICE_CATEGORIES),
+    "ServiceName": ("String", False, ()),
+}
+OF_1_4 = {"HostProviderName": ("String", False, ()), "ServiceProviderName": ("String", False, ())}
+OF_1_2 = {"ProviderName": ("String", False, ()), "PublisherName": ("String", False, ())}
+# Those of the other levels that this file has.
+CONDITIONAL: dict[str, tuple[str, bool, tuple[str, ...]]] = {
+    "AvailabilityZone": ("String", True, ()),
+    "CapacityReservationStatus": ("String", True, ("Used", "Unused")),
+    "ChargeFrequency": ("String", False, ("One-Time", "Recurring", "Usage-Based")),
+    "CommitmentDiscountCategory": ("String", True, ("Spend", "Usage")),
+    "CommitmentDiscountQuantity": ("Decimal", True, ()),
+    "CommitmentDiscountStatus": ("String", True, ("Used", "Unused")),
+    "ConsumedQuantity": ("Decimal", True, ()),
+    "ListUnitPrice": ("Decimal", True, ()),
+    "PricingCategory": ("String", True, ("Standard", "Dynamic", "Committed", "Other")),
+    "ServiceSubcategory": ("String", False, ()),
+    "SkuPriceDetails": ("JSON", True, ()),
+    "Tags": ("JSON", True, ()),
+}
+SUBCATEGORIES = {
+    "Virtual Machines": "Compute", "Containers": "Compute", "Generative AI": "AI and Machine Learning",
+    "Other (Storage)": "Storage", "Block Storage": "Storage", "Object Storage": "Storage", "Other (Networking)": "Networking",
+    "Observability": "Management and Governance", "Other (Other)": "Other",
+}  # fmt: skip
+PATTERNS = {
+    "Decimal": re.compile(r"-?[0-9]+(\.[0-9]+)?"),
+    "Date/Time": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"),
+    "Currency": re.compile(r"[A-Z]{3}"),
+    "String": re.compile(r"\S(.*\S)?"),
+}
+UNITS = re.compile(r"(Hours|Seconds|kWh|GB|GB-Months|USD)")
+
+Write = Callable[[Ledger], None]
+
+
+def a_run(
+    folder: Path, write: Write, *, hours: int = 4, timezone: str = "UTC", instance: str = "p5.4xlarge", **options: Any
+) -> RunResult:
+    """A finished run with a ledger that a test fills."""
+    pool = pool_billing(own_price("7.20"), **options)
+    with RunWriter(folder) as writer:
+        write(make_ledger(writer.spool, pool, horizon_ns=hours * NS_PER_HOUR, timezone=timezone))
+        writer.merge()
+        scenario = {
+            "account": {"name": "account", "timezone": timezone},
+            "catalog": "",
+            "pools": {"gpu": {"instance": instance, "region": "us-east-1"}},
+        }
+        return writer.commit({}, {"scenario": scenario})
+
+
+def machines(ledger: Ledger) -> None:
+    """One machine from 22:00 to 01:00 across the end of January, and one that lived 10 seconds."""
+    llama = [busy_slice(0, 0, "llama", n * 1800, (n + 1) * 1800, busy_s=600, shares_ns={0: 400e9, 1: 200e9}) for n in range(6)]
+    charge(ledger, lease(0, 0, 3 * NS_PER_HOUR, OPEN_AT_END), llama)
+    charge(ledger, lease(1, 3 * NS_PER_HOUR, 3 * NS_PER_HOUR + 10_000_000_000))
+
+
+def account_rows(ledger: Ledger) -> None:
+    """A charge that belongs to no lease, used and unused time of reserved machines, and reserved capacity that stood empty."""
+    machines(ledger)
+    about: dict[str, Any] = {"source": "price list, 2026-11-23", "confidence": "published"}
+    ledger.charge_account(
+        "network", 0, NS_PER_HOUR, quantity=Decimal("1.5"), unit="GB", unit_price="0.09 per GB", amount_nano=135_000_000,
+        tariff="internet_egress", weights={("llama", 0): 2.0, ("coder", 2): 1.0}, **about,
+    )  # fmt: skip
+    reserved: dict[str, Any] = {
+        "unit": "instance-second", "unit_price": "4.00 per hour", "tariff": "reserved_instances", "purchase": "reserved",
+        "pool": "gpu",
+    }  # fmt: skip
+    for category, seconds in (("compute", 2700), ("commitment_waste", 900)):
+        ledger.charge_account(
+            category, 0, NS_PER_HOUR, quantity=Decimal(seconds), amount_nano=seconds * 4 * NANO_PER_USD // 3600, **reserved, **about
+        )
+    ledger.charge_account(
+        "commitment_waste", 0, NS_PER_HOUR, quantity=Decimal("0.25"), unit="USD committed", unit_price="1 per USD committed",
+        amount_nano=250_000_000, tariff="compute_savings_plan", purchase="savings_plan", **about,
+    )  # fmt: skip
+
+
+def written(result: RunResult, folder: Path, version: str = "1.4") -> list[dict[str, str]]:
+    """The rows of the CSV file, as text."""
+    file = folder / f"focus-{version}.csv"
+    rows = write_focus(result, file, version)
+    with file.open(encoding="utf-8", newline="") as lines:
+        found = list(csv.DictReader(lines))
+    assert len(found) == rows
+    return found
+
+
+def ledger_nano(result: RunResult) -> int:
+    return int(result.sql("SELECT coalesce(sum(amount_nano_usd), 0) AS total FROM ledger")["total"][0])
+
+
+def total(rows: list[dict[str, str]], column: str) -> Decimal:
+    return sum((Decimal(row[column]) for row in rows), Decimal(0))
+
+
+RUNS = pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        (machines, {}),
+        (machines, {"electricity_billed": True, "timezone": "Asia/Kolkata"}),
+        (account_rows, {"timezone": "America/New_York"}),
+    ],
+)
+
+
+@RUNS
+@pytest.mark.parametrize("version", ["1.4", "1.2"])
+def test_every_value_is_of_its_type_and_allowed(write: Write, options: dict[str, Any], version: str, tmp_path: Path) -> None:
+    rows = written(a_run(tmp_path / "run", write, **options), tmp_path, version)
+    wanted = MANDATORY | CONDITIONAL | (OF_1_4 if version == "1.4" else OF_1_2)
+    assert set(wanted) <= rows[0].keys()
+    assert not (OF_1_2 if version == "1.4" else OF_1_4).keys() & rows[0].keys()
+    for row in rows:
+        for name, (kind, nulls, allowed) in wanted.items():
+            value = row[name]
+            assert value or nulls, name
+            if value and kind == "JSON":
+                assert all(isinstance(one, (str, int)) for one in json.loads(value).values())
+            elif value:
+                assert PATTERNS[kind].fullmatch(value), (name, value)
+                assert not allowed or value in allowed, (name, value)
+        assert SUBCATEGORIES[row["ServiceSubcategory"]] == row["ServiceCategory"]
+        assert UNITS.fullmatch(row["PricingUnit"]), row["PricingUnit"]
+
+
+@RUNS
+def test_rules_between_columns(write: Write, options: dict[str, Any], tmp_path: Path) -> None:
+    for row in written(a_run(tmp_path / "run", write, **options), tmp_path):
+        used, unused = row["CommitmentDiscountStatus"] == "Used", row["CommitmentDiscountStatus"] == "Unused"
+        purchase = row["ChargeCategory"] == "Purchase"
+        # Nothing that is priced lacks its SKU and quantity; unused commitments and purchases consume nothing.
+        assert all(row[name] for name in ("SkuId", "SkuPriceId", "SkuMeter", "PricingQuantity", "PricingCategory"))
+        assert bool(row["ConsumedQuantity"]) == bool(row["ConsumedUnit"]) == (not purchase and not unused)
+        # A commitment's columns come together, and usage has a status.
+        names = ("Id", "Name", "Category", "Type", "Unit", "Quantity")
+        assert len({bool(row[f"CommitmentDiscount{name}"]) for name in names}) == 1
+        assert bool(row["CommitmentDiscountStatus"]) == (bool(row["CommitmentDiscountId"]) and not purchase)
+        assert (row["PricingCategory"] == "Committed") == (used or unused)
+        # What is covered is paid by its purchase; everything else is effective as it is billed.
+        if purchase:
+            assert (Decimal(row["EffectiveCost"]), row["ChargeFrequency"]) == (Decimal(0), "Recurring")
+        elif used or unused:
+            assert Decimal(row["BilledCost"]) == 0
+        else:
+            assert row["BilledCost"] == row["EffectiveCost"]
+        assert row["ContractedCost"] == row["ListCost"]
+        product = Decimal(row["ListUnitPrice"]) * Decimal(row["PricingQuantity"])
+        assert abs(product - Decimal(row["ListCost"])) <= Decimal("2e-9") * max(Decimal(1), Decimal(row["ListUnitPrice"]))
+        assert row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["ChargePeriodEnd"] <= row["BillingPeriodEnd"]
+        assert [name for name in row if name.startswith("x_")] == list(row)[-4:]
+
+
+@RUNS
+@pytest.mark.parametrize("version", ["1.4", "1.2"])
+def test_costs_add_up_to_the_ledger(write: Write, options: dict[str, Any], version: str, tmp_path: Path) -> None:
+    result = a_run(tmp_path / "run", write, **options)
+    rows = written(result, tmp_path, version)
+    for column in ("BilledCost", "EffectiveCost"):
+        assert total(rows, column) * NANO_PER_USD == ledger_nano(result), column
+    months = result.sql("SELECT month, sum(amount_nano_usd) AS nano FROM ledger GROUP BY month")
+    for month, nano in zip(months["month"], months["nano"], strict=True):
+        invoice = [row for row in rows if row["InvoiceId"] == f"account-{month}"]
+        assert total(invoice, "BilledCost") * NANO_PER_USD == int(nano)
+
+
+@RUNS
+def test_tags_are_those_of_the_attribution(write: Write, options: dict[str, Any], tmp_path: Path) -> None:
+    result = a_run(tmp_path / "run", write, **options)
+    found: dict[tuple[str, ...], Decimal] = {}
+    for row in written(result, tmp_path):
+        if row["ChargeCategory"] == "Usage" and Decimal(row["EffectiveCost"]):
+            tags = json.loads(row["Tags"])
+            key = (row["x_LedgerRow"], *(tags.get(name, "") for name in ("deployment", "service", "segment", "use")))
+            found[key] = found.get(key, Decimal(0)) + Decimal(row["EffectiveCost"])
+    parts = result.sql(
+        'SELECT row, deployment, service, segment, "use", sum(amount_nano_usd) AS nano FROM attribution GROUP BY ALL'
+    )
+    assert {key: int(value * NANO_PER_USD) for key, value in found.items()} == {
+        (str(row), *names): int(nano) for row, *names, nano in zip(*parts.values(), strict=True)
+    }
+
+
+def test_quantities_of_parts_add_up_to_the_row(tmp_path: Path) -> None:
+    result = a_run(tmp_path / "run", machines)
+    rows = written(result, tmp_path)
+    ledger = result.sql("SELECT row, quantity::VARCHAR AS quantity FROM ledger")
+    for number, quantity in zip(ledger["row"], ledger["quantity"], strict=True):
+        consumed = total([row for row in rows if row["x_LedgerRow"] == str(number)], "ConsumedQuantity")
+        assert consumed == Decimal(str(quantity))
+
+
+def test_a_machine_by_hand(tmp_path: Path) -> None:
+    """Two accelerators at 7.20 USD an hour: the replica holds one and steps 1,200 s, 800 s of it for free users."""
+    rows = written(a_run(tmp_path / "run", machines), tmp_path)
+    first = [row for row in rows if row["x_LedgerRow"] == "0"]
+    paid = {(json.loads(row["Tags"])["segment"], json.loads(row["Tags"])["use"]): row["BilledCost"] for row in first}
+    # 3,600 + 2,400 idle accelerator-seconds are paid 2 to 1 as the busy time was; an accelerator-second costs 0.001 USD.
+    assert {key: Decimal(value) for key, value in paid.items() if key[1] == "busy"} == {
+        ("free", "busy"): Decimal("0.8"),
+        ("paid", "busy"): Decimal("0.4"),
+    }
+    assert (total(first, "BilledCost"), total(first, "ConsumedQuantity")) == (Decimal("7.2"), Decimal(3600))
+    [row] = [row for row in first if row["Tags"] and '"segment":"free","service":"chat","use":"busy"' in row["Tags"]]
+    expected = {
+        "AvailabilityZone": "us-east-1a", "BillingAccountId": "account", "BillingPeriodStart": "2026-01-01T00:00:00Z",
+        "BillingPeriodEnd": "2026-02-01T00:00:00Z", "ChargePeriodStart": "2026-01-31T22:00:00Z",
+        "ChargePeriodEnd": "2026-01-31T23:00:00Z", "ConsumedQuantity": "400.000000000000", "ConsumedUnit": "Seconds",
+        "InvoiceId": "account-2026-01", "ListUnitPrice": "7.200000000000",
+        "PricingQuantity": "0.111111111111", "PricingUnit": "Hours", "PricingCategory": "Standard",
+        "RegionId": "us-east-1", "ResourceId": "account/lease-0", "ServiceCategory": "Compute",
+        "ServiceName": "Amazon Elastic Compute Cloud", "ServiceProviderName": "AWS", "SkuId": "p5.4xlarge",
+        "SkuPriceDetails": '{"InstanceType": "p5.4xlarge", "GpuCount": 1}',
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_commitments_by_hand(tmp_path: Path) -> None:
+    """A reserved hour at 4 USD, three quarters used: the purchase bills 4.00, use is worth 3.00 and waste 1.00."""
+    rows = written(a_run(tmp_path / "run", account_rows), tmp_path)
+    reserved = [row for row in rows if row["CommitmentDiscountName"] == "reserved_instances"]
+    found = {
+        (row["ChargeCategory"], row["CommitmentDiscountStatus"]): (
+            Decimal(row["BilledCost"]), Decimal(row["EffectiveCost"]), Decimal(row["CommitmentDiscountQuantity"])
+        )
+        for row in reserved
+    }  # fmt: skip
+    none, quarter = Decimal(0), Decimal("0.25")
+    assert found == {
+        ("Purchase", ""): (Decimal(4), none, Decimal(1)),
+        ("Usage", "Used"): (none, Decimal(3), 3 * quarter),
+        ("Usage", "Unused"): (none, Decimal(1), quarter),
+    }
+    plan = [row for row in rows if row["CommitmentDiscountCategory"] == "Spend"]
+    assert {row["CommitmentDiscountUnit"] for row in plan} == {"USD"}
+    assert total(plan, "BilledCost") == total(plan, "EffectiveCost") == quarter
+
+
+def test_months_are_those_of_the_account(tmp_path: Path) -> None:
+    """22:00 UTC on 31 January is February in Kolkata, whose months begin at 18:30 UTC, and hours at the half."""
+    first = written(a_run(tmp_path / "run", machines, timezone="Asia/Kolkata"), tmp_path)[0]
+    assert (first["BillingPeriodStart"], first["BillingPeriodEnd"]) == ("2026-01-31T18:30:00Z", "2026-02-28T18:30:00Z")
+    assert (first["ChargePeriodStart"], first["ChargePeriodEnd"]) == ("2026-01-31T21:30:00Z", "2026-01-31T22:30:00Z")
+
+
+def test_parquet_holds_the_same(tmp_path: Path) -> None:
+    result = a_run(tmp_path / "run", account_rows)
+    rows = written(result, tmp_path)
+    write_focus(result, tmp_path / "focus.parquet")
+    found = duckdb.read_parquet(str(tmp_path / "focus.parquet"))
+    assert found.columns == list(rows[0]) == [column.name for column in columns_of("1.4")]
+    types = dict(zip(found.columns, map(str, found.types), strict=True))
+    assert (types["BilledCost"], types["ChargePeriodStart"], types["Tags"]) == ("DECIMAL(38,9)", "TIMESTAMP", "VARCHAR")
+    for values, row in zip(found.fetchall(), rows, strict=True):
+        for value, text in zip(values, row.values(), strict=True):
+            shown = value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
+            assert (Decimal(text) == shown) if isinstance(shown, Decimal) else (text or None) == shown
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    result = a_run(tmp_path / "run", account_rows)
+    for name in ("a", "b"):
+        write_focus(result, tmp_path / f"{name}.csv")
+        write_focus(result, tmp_path / f"{name}.parquet")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_run_without_charges_has_its_columns(tmp_path: Path) -> None:
+    assert written(a_run(tmp_path / "run", lambda _: None), tmp_path) == []
+    assert (tmp_path / "focus-1.4.csv").read_text("utf-8").startswith("AvailabilityZone,BilledCost,")
+
+
+def test_machines_of_no_cloud_are_the_accounts_own(tmp_path: Path) -> None:
+    rows = written(a_run(tmp_path / "run", machines, instance="a-machine-of-mine"), tmp_path)
+    assert {(row["ServiceProviderName"], row["ServiceName"], row["SkuPriceDetails"]) for row in rows} == {
+        ("account", "Machines", "")
+    }
+
+
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    result = a_run(tmp_path / "run", machines)
+    with pytest.raises(InputError) as refused:
+        write_focus(result, tmp_path / "focus.xlsx", "0.5")
+    assert [problem.path for problem in refused.value.problems] == ["--focus", "--focus-version"]
+    with pytest.raises(InputError, match="cannot be written"):
+        write_focus(result, tmp_path / "nowhere" / "focus.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("category", ["compute", "minimum", "commitment_waste", "energy", "storage", "network", "tokens", "people"])
+@pytest.mark.parametrize("cloud", ["aws", "gcp", "azure", "lambda", ""])
+def test_every_category_has_a_service_of_the_specification(category: str, cloud: str) -> None:
+    service = service_of(category, cloud)
+    assert SUBCATEGORIES[service.subcategory] == service.category in SERVICE_CATEGORIES
+
+
+assert datetime(2026, 1, 31, 22, tzinfo=UTC) == START  # what the hours above are worked out from
