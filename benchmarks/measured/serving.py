@@ -22,6 +22,7 @@ MOST_ACCELERATORS = 8
 # what tokenisers and the network do. Under an engine that lets prompts go first they come back together.
 SHORTEST = {"inferencemax": 0.8, "vendor": 0.97, "vendor, prefill first": 1.0}
 ROUNDS = 10
+FP8_CACHE = ("nvfp4",)
 ONE_BY_ONE = "TTFT of SGLang in November 2025 on B200: ten times that of later versions, 0.1 s a client"
 UNTUNED = re.compile(r"0\.(\d|1[0-6])\.")
 # (version, date) of runs of TensorRT-LLM that look like multi-token prediction; without a date, all of the version.
@@ -89,8 +90,12 @@ def _date(note: str) -> str:
 
 
 def replica_of_row(row: ServingRow) -> Replica:
-    """Return the replica of a row; see `replica_of`."""
-    return replica_of(row.model, row.system, row.backend, row.precision, row.accelerators, version=row.version, date=row.date)
+    """Return the replica of a row; see `replica_of`. Checkpoints in nvfp4 bring a cache in fp8."""
+    names = (row.model, row.system, row.backend, row.precision, row.accelerators)
+    replica = replica_of(*names, version=row.version, date=row.date)
+    if replica.weight_dtype in FP8_CACHE:
+        return replica_of(*names, version=row.version, date=row.date, kv_dtype="fp8")
+    return replica
 
 
 @cache
