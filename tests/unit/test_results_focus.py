@@ -113,8 +113,8 @@ def account_rows(ledger: Ledger) -> None:
     machines(ledger)
     about: dict[str, Any] = {"source": "price list, 2026-11-23", "confidence": "published"}
     ledger.charge_account(
-        "network", 0, NS_PER_HOUR, quantity=Decimal("1.5"), unit="GB", unit_price="0.09 per GB", amount_nano=135_000_000,
-        tariff="internet_egress", weights={("llama", 0): 2.0, ("coder", 2): 1.0}, **about,
+        "network", 0, NS_PER_HOUR, quantity=Decimal("1.7"), unit="GB", unit_price="0.09 per GB", amount_nano=153_000_000,
+        tariff="internet_egress", weights={("llama", 0): 1.0, ("llama", 1): 1.0, ("coder", 2): 1.0}, **about,
     )  # fmt: skip
     reserved: dict[str, Any] = {
         "unit": "instance-second", "unit_price": "4.00 per hour", "tariff": "reserved_instances", "purchase": "reserved",
@@ -236,7 +236,7 @@ def test_tags_are_those_of_the_attribution(write: Write, options: dict[str, Any]
 
 
 def test_quantities_of_parts_add_up_to_the_row(tmp_path: Path) -> None:
-    result = a_run(tmp_path / "run", machines)
+    result = a_run(tmp_path / "run", account_rows)
     rows = written(result, tmp_path)
     ledger = result.sql("SELECT row, quantity::VARCHAR AS quantity FROM ledger")
     for number, quantity in zip(ledger["row"], ledger["quantity"], strict=True):
