@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sim.report.budgets import budgets_table
 from sim.report.cells import cell, labelled, new_table, percent_cell, plain, seconds_cell, share_cell, significant
 from sim.report.jobs import jobs_table
 from sim.report.periods import main_causes, month_block
 from sim.results.invoice import InvoiceLine, invoice
-from sim.results.metrics import UNASSIGNED
+from sim.results.numbers import UNASSIGNED
 from sim.results.records import RunResult
 from sim.results.rounding import NANO_PER_CENT, cents
 from sim.results.slo import ALL_TARGETS, TARGETS
@@ -45,6 +46,7 @@ def render(result: RunResult, console: Console) -> None:
         _slo_table(summary),
         _requests_table(summary),
         jobs_table(result),
+        budgets_table(result),
         month_block(result),
     ):
         if table is not None:

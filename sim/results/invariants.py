@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sim.errors import RunError
 from sim.results.records import RunResult
 from sim.units import NANO_PER_USD
@@ -100,6 +103,26 @@ _LAWS: tuple[tuple[str, str], ...] = (
             (SELECT stream, sum(amount_nano_usd) AS parts FROM attribution WHERE stream >= 0 GROUP BY stream) USING (stream)
         WHERE coalesce(cost, 0) <> coalesce(parts, 0)""",
     ),
+    (
+        "the parts of a lease's energy equal it exactly: kWh to 1e-9, price and carbon",
+        """SELECT lease, energy_kwh, kwh, electricity_nano_usd, usd, kgco2, carbon_ug FROM leases FULL JOIN (
+            SELECT lease, sum(nano_kwh) AS kwh, sum(electricity_nano_usd) AS usd, sum(carbon_ug) AS carbon_ug
+            FROM energy GROUP BY lease
+        ) USING (lease)
+        WHERE energy_kwh IS NULL OR round(energy_kwh * 1e9)::BIGINT <> coalesce(kwh, 0) OR electricity_nano_usd <> coalesce(usd, 0)
+            OR round(kgco2 * 1e9)::BIGINT <> coalesce(carbon_ug, 0)""",
+    ),
+    (
+        "where energy is billed, the bill has the same kWh and dollars as the energy, stream by stream",
+        """WITH billed AS (
+            SELECT lease, stream, sum(attribution.amount_nano_usd) AS usd
+            FROM attribution JOIN ledger USING (row) WHERE unit = 'kWh' GROUP BY ALL
+        ), drawn AS (
+            SELECT lease, stream, sum(electricity_nano_usd) AS usd FROM energy
+            WHERE pool IN (SELECT pool FROM ledger WHERE unit = 'kWh') GROUP BY ALL
+        ) SELECT lease, stream, billed.usd AS billed, drawn.usd AS drawn FROM billed FULL JOIN drawn USING (lease, stream)
+        WHERE coalesce(billed.usd, 0) <> coalesce(drawn.usd, 0)""",
+    ),
 )
 _SHOWN = 5
 
@@ -124,10 +147,26 @@ def check_run(result: RunResult) -> None:
 
 
 def _broken_sums(result: RunResult) -> list[str]:
-    """Compare the summary's bill, where there is one, with the ledger to the nano-dollar."""
+    """Compare the sums of the summary, where there is one, with each other and with the ledger."""
     bill = result.summary.get("bill")
     if bill is None:
         return []
+    return _broken_bill(result, bill) + _broken_energy(result.summary["energy"])
+
+
+def _broken_energy(energy: Mapping[str, Any]) -> list[str]:
+    """Compare every `by_*` of the energy with its total, to 1e-9 kWh, nano-dollars and 1e-9 kg."""
+    return [
+        f"broken: energy.{name} adds up to {parts} x 1e-9 {unit}, the total is {whole}"
+        for name, found in energy.items()
+        if name.startswith("by_")
+        for unit in ("kwh", "usd", "kgco2")
+        if (parts := sum(round(part[unit] * 1e9) for part in found.values())) != (whole := round(energy[unit] * 1e9))
+    ]
+
+
+def _broken_bill(result: RunResult, bill: Mapping[str, Any]) -> list[str]:
+    """Compare the bill with the ledger to the nano-dollar."""
     booked = int(result.sql("SELECT coalesce(sum(amount_nano_usd), 0) AS booked FROM ledger")["booked"][0])
     shown = {"total_usd": [bill["total_usd"]], **{name: list(bill[name].values()) for name in bill if name.startswith("by_")}}
     sums = {name: sum(round(amount * NANO_PER_USD) for amount in amounts) for name, amounts in shown.items()}

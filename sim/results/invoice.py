@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.results.metrics import UNASSIGNED
+from sim.results.numbers import UNASSIGNED
 from sim.results.records import RunResult
 from sim.units import NANO_PER_USD, NS_PER_HOUR
+
+_ENERGY_BY_THE_HOUR = "metered_energy_hourly"
 
 
 @dataclass(frozen=True)
 class InvoiceLine:
-    """All ledger rows of one month, pool, instance type, purchase option, category and price; spot prices count as one.
+    """All ledger rows of one month, pool, instance type, purchase option, category and price; prices that move count as one.
 
     Parameters
     ----------
     month : YYYY-MM in the account zone. instance : type of the machines.
     quantity : in `unit`: instance-hours for machines, kWh for energy.
-    unit_price : as written in the catalog; for spot, whose price moves, the mean of what was paid.
+    unit_price : as written in the catalog; for spot and electricity by the hour, whose prices move, the mean of what was paid.
     amount_nano : exact sum of the rows in nano-dollars.
     """
 
@@ -39,7 +41,8 @@ def invoice(result: RunResult) -> list[InvoiceLine]:
             CASE unit WHEN 'kWh' THEN sum(quantity)::DOUBLE ELSE sum(ledger.end_ns - ledger.start_ns) / {NS_PER_HOUR} END
                 AS quantity,
             CASE unit WHEN 'kWh' THEN 'kWh' ELSE 'instance-hours' END AS shown_unit,
-            CASE WHEN ledger.purchase = 'spot' AND ledger.amount_nano_usd > 0 THEN '' ELSE unit_price END AS price,
+            CASE WHEN ledger.purchase = 'spot' AND ledger.amount_nano_usd > 0 THEN '' WHEN tariff = '{_ENERGY_BY_THE_HOUR}' THEN ''
+                ELSE unit_price END AS price,
             sum(ledger.amount_nano_usd) AS amount
         FROM ledger LEFT JOIN leases USING (lease)
         GROUP BY month, ledger.pool, leases.instance, ledger.purchase, category, unit, price ORDER BY ALL

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.bins import BINS, quantile_ns
+from sim.results.energy import energy
 from sim.results.jobs import jobs_of, summarize_jobs
+from sim.results.numbers import UNASSIGNED
 from sim.results.periods import Calendar
 from sim.results.records import RunResult
 from sim.results.slo import (
@@ -32,20 +34,23 @@ from sim.scenario import Scenario, Slo
 from sim.units import NANO_PER_USD, NS_PER_S
 
 ONE_REPLICATION = "no interval: one replication"
-UNASSIGNED = "(unassigned)"
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _COUNTED = ("arrived", "completed", "failed", "abandoned", "rejected", "unfinished", "retried")
 
 
 def summarize(
-    result: RunResult, scenario: Scenario, engine: Mapping[str, Any], bad_rows: Mapping[str, int] | None = None
+    result: RunResult,
+    scenario: Scenario,
+    engine: Mapping[str, Any],
+    bad_rows: Mapping[str, int] | None = None,
+    sites: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `summary.json` (DESIGN section 9).
 
     Parameters
     ----------
     scenario : whose services have the targets. engine : name, times, speed and memory of the run, taken over as they are.
-    bad_rows : rows of input files that were skipped, by service.
+    bad_rows : rows of input files that were skipped, by service. sites : what the manifest says about the electricity of each pool.
     """
     skipped = dict(bad_rows or {})
     requests = requests_by_service(result)
@@ -77,7 +82,7 @@ def summarize(
         "latency": latency,
         "slo": {name: _slo(counts.get(name, nothing_left), months[name], scenario.services[name].slo) for name in requests},
         "bill": charges,
-        "energy": energy(result, 0 if in_items else sum(total_tokens.values())),
+        "energy": energy(result, in_items, sites or {}),
         "engine": dict(engine),
         "interval": ONE_REPLICATION,
     }
@@ -189,23 +194,6 @@ def bill(
         "usd_per_1m_output_tokens": _per(of_tokens_nano, output, 1_000_000),
         "usd_per_1k_requests": _per(total_nano, completed, 1_000),
         "assumed_share": assumed_nano / total_nano if total_nano else None,
-    }
-
-
-def energy(result: RunResult, tokens: int) -> dict[str, float | None]:
-    """Return energy at the meter, its price (on the bill only where energy is billed) and its carbon.
-
-    Parameters
-    ----------
-    tokens : prompt and output tokens of the completed requests; 0 where some of the energy is not for tokens.
-    """
-    leases = result.table("leases")
-    kwh = math.fsum(leases["energy_kwh"].tolist())
-    return {
-        "kwh": kwh,
-        "usd": int(leases["electricity_nano_usd"].sum()) / NANO_PER_USD,
-        "kgco2": math.fsum(leases["kgco2"].tolist()),
-        "wh_per_1m_tokens": kwh * 1_000 / tokens * 1_000_000 if tokens else None,
     }
 
 

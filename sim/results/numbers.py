@@ -7,8 +7,10 @@ from typing import Any
 
 # What a run found out; `engine` depends on the machine, and how sure it is (`interval`) is no number.
 PARTS = ("requests", "tokens", "services", "latency", "slo", "bill", "energy")
-# Parts of a bill: one that is not there is no money.
-SHARES = "bill.by_"
+# Parts of a bill and of the energy: one that is not there is nothing.
+SHARES = ("bill.by_", "energy.by_")
+# Who pays where no stream does.
+UNASSIGNED = "(unassigned)"
 _GIVEN = (".threshold", ".goal")
 
 

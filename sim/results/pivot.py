@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from sim.errors import Problems
-from sim.results.metrics import UNASSIGNED
+from sim.results.numbers import UNASSIGNED
 from sim.results.records import RunResult
 from sim.results.rounding import as_cents, cents, exact_usd, parts_of, table_in_cents
 from sim.results.spool import quoted

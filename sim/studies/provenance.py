@@ -13,8 +13,11 @@ from pathlib import Path
 
 import sim
 from sim.control.world import World
+from sim.domain.grid_series import GridSeries
+from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.schema import SCHEMA_VERSION
 
+NANO = 1_000_000_000
 PACKAGES = ("simpy", "numpy", "scipy", "numba", "duckdb", "hydra-core", "tzdata")
 # Each level contains the ones before it; the names are those of the x86-64 psABI.
 _LEVELS = (("x86-64-v4", "avx512f"), ("x86-64-v3", "avx2"), ("x86-64-v2", "sse4_2"))
@@ -63,8 +66,47 @@ def peak_rss_mb() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
+def sites(resolved: Resolved) -> dict[str, dict[str, object]]:
+    """Return pool -> its electricity: grid, PUE, price and carbon with their sources, and how sure each number of its energy is."""
+    return {name: _site(pool) for name, pool in resolved.pools.items()}
+
+
+def _site(pool: ResolvedPool) -> dict[str, object]:
+    site, accelerator = pool.site, pool.accelerator
+    return {
+        "grid": site.grid,
+        "pue": site.pue,
+        "intensity": site.intensity,
+        "host_w": pool.instance.host_w,
+        "price": _series(site.price),
+        "carbon": _series(site.carbon),
+        "confidence": {
+            "steps": accelerator.power.provenance.confidence,
+            "idle": accelerator.provenance.confidence,
+            "host": pool.instance.provenance.confidence,
+            "pue": site.pue_confidence,
+            "price": site.price.confidence,
+            "carbon": site.carbon.confidence,
+        },
+    }
+
+
+def _series(series: GridSeries) -> dict[str, object]:
+    """A price or an intensity: the least and the most of it per kWh in USD or grams, and where it is from."""
+    known = series.known
+    return {
+        "least": min(known) / NANO,
+        "most": max(known) / NANO,
+        "source": series.source,
+        "path": series.path,
+        "repeated": series.repeated,
+        "filled_hours": series.filled_hours,
+        "negative_hours": series.negative_hours,
+    }
+
+
 def input_hashes(world: World) -> dict[str, str]:
-    """Return path -> sha256 of every file a run depends on beside billcast: traces, a catalog overlay, plug-ins."""
+    """Return path -> sha256 of every file a run depends on beside billcast: traces, tables, a catalog overlay, plug-ins."""
     scenario = world.resolved.scenario
     hashes = {path: digest for source in world.sources.values() for path, digest in source.inputs.items()}
     files = {scenario.catalog} if scenario.catalog else set()
@@ -75,6 +117,7 @@ def input_hashes(world: World) -> dict[str, str]:
         if not type(choice).__module__.startswith("sim."):
             files.add(inspect.getsourcefile(type(choice)) or "")
     files |= {deployment.step_table.path for deployment in scenario.deployments.values()}
+    files |= {path for pool in world.resolved.pools.values() for path in pool.site.files}
     for path in files - {""}:
         hashes[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return dict(sorted(hashes.items()))

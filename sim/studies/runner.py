@@ -16,7 +16,7 @@ from sim.results.records import RunResult, RunWriter
 from sim.scenario.check import check
 from sim.scenario.model import Scenario
 from sim.scenario.resolve import ReplicaKind, Resolved, ResolvedPool, resolve
-from sim.studies.provenance import input_hashes, peak_rss_mb, provenance
+from sim.studies.provenance import input_hashes, peak_rss_mb, provenance, sites
 
 
 def default_folder(scenario: Scenario) -> Path:
@@ -61,7 +61,7 @@ def simulate(scenario: Scenario, *, out: str | Path | None = None, progress: Cal
         tables = writer.merge()
         completed = int(tables.sql("SELECT sum(completed) AS n FROM windows")["n"][0])
         bad_rows = {name: source.bad_rows for name, source in world.sources.items()}
-        summary = summarize(tables, scenario, _engine(scenario, timing, completed), bad_rows)
+        summary = summarize(tables, scenario, _engine(scenario, timing, completed), bad_rows, sites(resolved))
         return writer.commit(summary, _manifest(world, time.perf_counter() - began))
 
 
@@ -92,6 +92,7 @@ def _manifest(world: World, wall_s: float) -> dict[str, object]:
         "fleets": {name: _fleet(world, name) for name in world.plane_of},
         "step_models": {f"{deployment} on {pool}": _step_model(kind) for (deployment, pool), kind in world.resolved.kinds.items()},
         "spot_markets": {name: _spot_market(world.resolved, pool) for name, pool in world.resolved.pools.items() if pool.is_spot},
+        "sites": sites(world.resolved),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_s": wall_s,
         "peak_rss_mb": peak_rss_mb(),

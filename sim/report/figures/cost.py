@@ -24,7 +24,7 @@ from sim.report.style import (
     shown,
     thousands,
 )
-from sim.results.metrics import UNASSIGNED
+from sim.results.numbers import UNASSIGNED
 from sim.results.records import RunResult
 from sim.units import NANO_PER_USD, NS_PER_DAY, usd
 
