@@ -198,8 +198,8 @@ TABLES: dict[str, Table] = {
                 ("row", "INTEGER", "", "row number, in order of booking"),
                 ("account", "VARCHAR", "", "account"),
                 ("lease", "INTEGER", "", "lease, -1 for charges without one"),
-                ("pool", "VARCHAR", "", "pool"),
-                ("purchase", "VARCHAR", "", "purchase option"),
+                ("pool", "VARCHAR", "", "pool; of a charge without a lease it may be the name of a commitment"),
+                ("purchase", "VARCHAR", "", "purchase option, or the kind of commitment that paid"),
                 (
                     "category",
                     "VARCHAR",

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sim.billing.rates import rate_at
-from sim.billing.tariffs import on_demand_rates
+from sim.billing.tariffs import on_demand_rates, owned_rate
 from sim.domain.spot import SpotMarket
 from sim.errors import InputError, Problem
 from sim.policies.placement import SPOT, Placement, PoolView
 from sim.scenario import Pool
+from sim.scenario.owned import CAPACITY_BLOCK, OWNED
 from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.units import NANO_PER_USD
 
@@ -69,6 +70,10 @@ def pool_report(name: str, resolved: Resolved) -> PoolReport:
 
 def _price(row: ResolvedPool, resolved: Resolved) -> tuple[float, str]:
     pool = row.config
+    if pool.purchase == OWNED:
+        return owned_rate(row).nano_usd_per_hour / NANO_PER_USD, "own machines, used or not"
+    if pool.purchase == CAPACITY_BLOCK:
+        return float(pool.block.usd_per_hour), "capacity block, paid in advance"
     if pool.price_usd_per_hour is not None:
         return float(pool.price_usd_per_hour), "own price"
     rates = on_demand_rates(row.name, pool, row.instance, resolved.scenario.start_instant)

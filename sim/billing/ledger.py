@@ -14,6 +14,8 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from sim.billing.attribution import IDLE, Attribution, PartKey, RowWeights
+from sim.billing.commitments import Settlement
+from sim.billing.coverage import MACHINE_UNIT, Place, Unused, Use, cost_nano
 from sim.billing.energy import NANO_KWH_PER_KWH, UG_PER_GRAM, Electricity, EnergyRate, MachinePower
 from sim.billing.energy_book import EnergyBook
 from sim.billing.rates import Rate
@@ -21,7 +23,7 @@ from sim.billing.tariffs import INTERRUPTED, Tariff
 from sim.domain.traffic import Stream
 from sim.domain.usage import Lease, UsageSlice
 from sim.scenario import Account
-from sim.units import NS_PER_HOUR, NS_PER_S, divide_half_even
+from sim.units import NS_PER_S
 
 OPEN_AT_END = "end"
 # What a charge is for.
@@ -29,8 +31,8 @@ CATEGORIES = (
     "compute", "minimum", "commitment_waste", "storage", "network", "tokens", "licence", "energy", "people"
 )  # fmt: skip
 NO_LEASE = -1
-_MACHINE_UNIT = "instance-second"
 _FREE_PRICE = "0 per hour (interrupted early)"
+_ANY_PLACE = Place("", "", "", "", "", "")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -78,6 +80,7 @@ def hour_cuts(start: datetime, horizon_ns: int, timezone: str) -> Iterator[int]:
 
     Examples
     --------
+    >>> from sim.units import NS_PER_HOUR
     >>> start = datetime(2026, 1, 5, 0, 15, tzinfo=UTC)
     >>> [t_ns // NS_PER_S for t_ns in hour_cuts(start, 2 * NS_PER_HOUR, "Asia/Kolkata")]
     [900, 4500]
@@ -123,6 +126,18 @@ class _OpenLease:
     carbon_ug: int = 0
 
 
+@dataclass
+class _HourRow:
+    """Machine time of a lease that waits for the end of its hour, when commitments are known to cover it or not."""
+
+    opened: _OpenLease
+    category: str
+    hour: str
+    weights: RowWeights
+    deployments: frozenset[str]
+    use: Use
+
+
 class Ledger:
     """Books what leases cost, who caused it and what they drew, as time goes by.
 
@@ -134,6 +149,8 @@ class Ledger:
     start : scenario start. horizon_ns : end of the run.
     pools : by name. streams : by number. deployment_streams : numbers of the streams that may use each deployment.
     sink : receives rows of the tables `ledger`, `attribution`, `energy` and `leases`.
+    settlement : how the use of an hour is settled with the account's commitments; None where there are none. With one,
+        `close_hours` must be called at the end of every hour and of the run.
     """
 
     def __init__(
@@ -145,6 +162,7 @@ class Ledger:
         streams: Sequence[Stream],
         deployment_streams: Mapping[str, Iterable[int]],
         sink: Sink,
+        settlement: Settlement | None = None,
     ) -> None:
         self._start, self._horizon_ns, self._account = start, horizon_ns, account
         self._zone = ZoneInfo(account.timezone)
@@ -154,6 +172,11 @@ class Ledger:
         self._energy = EnergyBook(self._attribution, self._owner, sink)
         self._open: dict[int, _OpenLease] = {}
         self._rows = 0
+        self._settlement = settlement
+        self._hour_ends = hour_cuts(start, horizon_ns, account.timezone)
+        self._settled_to_ns, self._hour_end_ns = 0, next(self._hour_ends, horizon_ns)
+        self._hour_rows: list[_HourRow] = []
+        self._closed: list[tuple[_OpenLease, int]] = []
         self._coming_cuts = self.cuts()
         self._cut_ns, self._next_cut_ns = 0, next(self._coming_cuts, horizon_ns)
         # What is the same for everything between two cuts: the hour, and the price of a pool in a zone.
@@ -232,6 +255,63 @@ class Ledger:
             self._book_minimum(opened, lease.end_ns, billed_ns - life_ns)
         self._release(opened, free=free)
         self._attribution.forget_lease(lease.lease)
+        if self._settled_place(lease) is None:
+            self._write_lease(opened, billed_ns)
+        else:
+            self._closed.append((opened, billed_ns))
+
+    def close_hours(self, t_ns: int) -> None:
+        """Settle the hour that ends at this time with the account's commitments; at another time do nothing.
+
+        Everything up to `t_ns` must have been recorded, and leases that ended closed.
+        """
+        if self._settlement is None or t_ns != self._hour_end_ns or t_ns == self._settled_to_ns:
+            return
+        for opened in self._open.values():
+            self._book_time(opened)
+        rows, self._hour_rows = self._hour_rows, []
+        closed, self._closed = self._closed, []
+        start_ns, self._settled_to_ns = self._settled_to_ns, t_ns
+        self._hour_end_ns = next(self._hour_ends, self._horizon_ns)
+        month, month_ns = self._month(start_ns)
+        charges = self._settlement.settle(start_ns, t_ns, month, month_ns, [row.use for row in rows])
+        for row in rows:
+            self._book_pieces(row)
+            self._release(row.opened)
+        for charge in charges:
+            self._charge(charge, start_ns, t_ns)
+        for opened, billed_ns in closed:
+            self._write_lease(opened, billed_ns)
+
+    def _month(self, t_ns: int) -> tuple[str, int]:
+        """Return the calendar month of a time in the account zone, and its length in nanoseconds."""
+        local = _calendar(self._start, t_ns).astimezone(self._zone)
+        first = local.replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+        coming = (first + timedelta(days=32)).replace(day=1)
+        return f"{first:%Y-%m}", (coming.astimezone(UTC) - first.astimezone(UTC)) // timedelta(microseconds=1) * 1_000
+
+    def _charge(self, charge: Unused, start_ns: int, end_ns: int) -> None:
+        self.charge_account(
+            charge.category,
+            start_ns,
+            end_ns,
+            quantity=charge.quantity,
+            unit=charge.unit,
+            unit_price=charge.unit_price,
+            amount_nano=charge.amount_nano,
+            tariff=charge.tariff,
+            source=charge.source,
+            confidence=charge.confidence,
+            pool=charge.pool or charge.name,
+            purchase=charge.purchase,
+            deployments=charge.deployments,
+        )
+
+    def _settled_place(self, lease: Lease) -> Place | None:
+        return None if self._settlement is None else self._settlement.places.get(lease.pool)
+
+    def _write_lease(self, opened: _OpenLease, billed_ns: int) -> None:
+        lease = opened.lease
         self._sink.append(
             "leases",
             {
@@ -295,6 +375,7 @@ class Ledger:
 
         Examples
         --------
+        >>> from sim.units import NS_PER_HOUR
         >>> class Rows(list):
         ...     def append(self, table, row):
         ...         super().append((table, row["row"], row["amount_nano_usd"]))
@@ -407,26 +488,42 @@ class Ledger:
     def _book_machine(
         self, opened: _OpenLease, category: str, hour: str, start_ns: int, length_ns: int, rate: Rate, weights: RowWeights
     ) -> None:
-        amount_nano = divide_half_even(rate.nano_usd_per_hour * length_ns, NS_PER_HOUR)
-        columns: dict[str, object] = {
-            "category": category,
-            "local_hour": hour,
-            "start_ns": start_ns,
-            "end_ns": start_ns + length_ns,
-            "quantity": Decimal(length_ns) / NS_PER_S,
-            "unit": _MACHINE_UNIT,
-            "unit_price": f"{rate.usd_per_hour} per hour",
-            "tariff": self._pools[opened.lease.pool].tariff_of(opened.lease).name,
-            "source": rate.source,
-            "confidence": rate.confidence,
-        }
-        parts = self._attribution.split(weights, amount_nano, opened.deployments)
-        opened.held.append(_Booking(columns, amount_nano, parts))
+        tariff = self._pools[opened.lease.pool].tariff_of(opened.lease).name
+        place = self._settled_place(opened.lease)
+        if place is not None:
+            running = category == "compute"
+            use = Use(place, opened.lease.zone, start_ns, start_ns + length_ns, rate, tariff, running)
+            self._hour_rows.append(_HourRow(opened, category, hour, weights, frozenset(opened.deployments), use))
+            return
+        use = Use(_ANY_PLACE, opened.lease.zone, start_ns, start_ns + length_ns, rate, tariff)
+        use.pay(length_ns, cost_nano(rate, length_ns), rate, opened.lease.purchase, tariff)
+        self._book_pieces(_HourRow(opened, category, hour, weights, frozenset(opened.deployments), use))
+
+    def _book_pieces(self, row: _HourRow) -> None:
+        """Book machine time, a row for each price that was paid for a part of it, one after the other."""
+        start_ns = row.use.start_ns
+        for piece in row.use.pieces:
+            columns: dict[str, object] = {
+                "purchase": piece.purchase,
+                "category": row.category,
+                "local_hour": row.hour,
+                "start_ns": start_ns,
+                "end_ns": start_ns + piece.length_ns,
+                "quantity": Decimal(piece.length_ns) / NS_PER_S,
+                "unit": MACHINE_UNIT,
+                "unit_price": f"{piece.rate.usd_per_hour} per hour",
+                "tariff": piece.tariff,
+                "source": piece.rate.source,
+                "confidence": piece.rate.confidence,
+            }
+            parts = self._attribution.split(row.weights, piece.amount_nano, row.deployments)
+            row.opened.held.append(_Booking(columns, piece.amount_nano, parts))
+            start_ns += piece.length_ns
 
     def _release(self, opened: _OpenLease, *, free: bool = False) -> None:
         """Write what was booked on a lease; where it turned out free, its machine time at a price of 0."""
         for booking in opened.held:
-            if free and booking.columns["unit"] == _MACHINE_UNIT:
+            if free and booking.columns["unit"] == MACHINE_UNIT:
                 booking = _Booking({**booking.columns, "unit_price": _FREE_PRICE}, 0, {})
             opened.amount_nano += booking.amount_nano
             lease = opened.lease

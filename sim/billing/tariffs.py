@@ -131,6 +131,11 @@ def paid_from_boot(row: ResolvedPool) -> bool:
     return rule.from_boot
 
 
+def pays_electricity(pool: Pool) -> bool:
+    """Whether electricity of a pool is always a line of the bill: of one's own machines, unless colocation contains it."""
+    return pool.purchase == OWNED and not pool.owned.in_colocation
+
+
 def owned_rate(row: ResolvedPool) -> Rate:
     """Return what one machine of a pool of one's own costs an hour, used or not."""
     usd = row.config.owned.usd_per_hour()

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import simpy
 
+from sim.billing.commitments import settlement_of
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import Ledger, PoolBilling
-from sim.billing.tariffs import pool_tariffs
+from sim.billing.tariffs import pays_electricity, pool_tariffs
 from sim.control.batchjobs import BatchJobs
+from sim.control.blocks import CapacityBlocks
 from sim.control.controllers import Controller
 from sim.control.failures import fail
 from sim.control.market import SpotMarkets
@@ -78,6 +80,7 @@ def begin(world: World, sink: TableSink, probes: Sequence[Probe] = ()) -> Loop:
     provisioner = Provisioner(env, world, sink)
     billing = {name: _pool_billing(world.resolved, pool) for name, pool in world.resolved.pools.items()}
     meter = Meter(world, provisioner, _ledger(world, billing, sink), sink)
+    CapacityBlocks(env, provisioner).start()
     SpotMarkets(env, provisioner, {name: pool.tariffs for name, pool in billing.items()}).start()
     for name, deployment in scenario.deployments.items():
         if name in world.plane_of:
@@ -198,7 +201,8 @@ def _ledger(world: World, pools: dict[str, PoolBilling], sink: TableSink) -> Led
         for plane in world.planes
         for name in plane.streams_of
     }
-    return Ledger(scenario.start_instant, scenario.horizon_ns, scenario.account, pools, world.streams, streams_of, sink)
+    settlement = settlement_of(world.resolved)
+    return Ledger(scenario.start_instant, scenario.horizon_ns, scenario.account, pools, world.streams, streams_of, sink, settlement)
 
 
 def _pool_billing(resolved: Resolved, pool: ResolvedPool) -> PoolBilling:
@@ -207,5 +211,5 @@ def _pool_billing(resolved: Resolved, pool: ResolvedPool) -> PoolBilling:
         tariffs=pool_tariffs(pool.name, resolved),
         power=MachinePower(pool.instance.accelerators, pool.accelerator.idle_w, pool.instance.host_w),
         electricity=Electricity(site.pue, site.price, site.carbon, site.grid),
-        electricity_billed=pool.config.electricity_billed,
+        electricity_billed=pool.config.electricity_billed or pays_electricity(pool.config),
     )

@@ -275,6 +275,7 @@ class Meter:
                 self.ledger.record(lease, start_ns, end_ns, by_lease.get(lease.lease, []))
             if lease.end_ns is not None:
                 self.ledger.close_lease(lease)
+        self.ledger.close_hours(at_ns)
         for node in sorted(ended, key=lambda node: node.number):
             self._write_node(node)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from decimal import Decimal, DecimalException
 from zoneinfo import ZoneInfo, available_timezones
 
 from sim.catalog.loader import Catalog, load_catalog
@@ -14,12 +13,13 @@ from sim.errors import InputError, Problems
 from sim.policies.taps.base import check_table
 from sim.scenario.check_fleet import check_deployment, check_quotas
 from sim.scenario.check_optimizations import check_optimizations, check_prefix_hits
+from sim.scenario.check_purchases import check_purchases
 from sim.scenario.check_services import check_kinds
-from sim.scenario.model import ENGINES, FAILURES, PURCHASE_OPTIONS, ColdStart, Pool, Scenario, Service, Spot
+from sim.scenario.model import ENGINES, FAILURES, ColdStart, Pool, Scenario, Service, Spot
 from sim.scenario.plain import scenario_from_plain
 from sim.scenario.resolve import STAGES
 from sim.scenario.sites import check_energy
-from sim.units import NS_PER_DAY, NS_PER_S, duration_ns, instant, nano_usd
+from sim.units import NS_PER_DAY, NS_PER_S, duration_ns, instant
 
 # Names become parts of paths, tables and folders.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -27,7 +27,6 @@ _RECORDS = re.compile(r"none|all|sample:[1-9][0-9]{0,8}")
 FIRST_YEAR, LAST_YEAR = 1990, 2200
 LONGEST_HORIZON_NS = 3660 * NS_PER_DAY
 MOST_WINDOWS = 1_000_000
-MOST_USD_PER_HOUR = 1_000_000
 MOST_COUNT = 1_000_000
 MOST_REPLICATIONS, MOST_WORKERS = 10_000, 1_000
 LONGEST_S = 30 * 86_400.0
@@ -70,6 +69,9 @@ def check(scenario: Scenario, catalog: Catalog | None = None) -> Scenario:
     for name, pool in typed.pools.items():
         _check_name("pools", name, problems)
         _check_pool(f"pools.{name}", pool, catalog, problems)
+    for name in typed.commitments:
+        _check_name("commitments", name, problems)
+    check_purchases(typed, catalog, problems)
     check_prefix_hits(typed, problems)
     check_quotas(typed, catalog, problems)
     _check_failures(typed, problems)
@@ -205,11 +207,6 @@ def _named(choice: object) -> str:
 
 def _check_pool(path: str, pool: Pool, catalog: Catalog, problems: Problems) -> None:
     instance = catalog.get("instances", pool.instance, f"{path}.instance", problems)
-    bought = pool.purchase in PURCHASE_OPTIONS
-    problems.check(bought, f"{path}.purchase", pool.purchase, "is not a purchase option", choices=PURCHASE_OPTIONS)
-    if instance is not None and pool.price_usd_per_hour is None:
-        message = f"{pool.instance} has no price there; give price_usd_per_hour or another region"
-        problems.check(pool.region in instance.on_demand, f"{path}.region", pool.region, message, choices=instance.on_demand)
     problems.check(bool(pool.zones), f"{path}.zones", pool.zones, "names no zone", "at least one")
     for index, zone in enumerate(pool.zones):
         fine = bool(zone.strip()) and zone not in pool.zones[:index]
@@ -219,8 +216,6 @@ def _check_pool(path: str, pool: Pool, catalog: Catalog, problems: Problems) -> 
     _check_between(f"{path}.warm_nodes", pool.warm_nodes, 0, max(most_warm, 0), problems)
     _check_between(f"{path}.capacity_retry_s", pool.capacity_retry_s, 0.0, LONGEST_S, problems, above=True)
     _check_spot(f"{path}.spot", pool.spot, catalog, problems)
-    if pool.price_usd_per_hour is not None:
-        _check_price(f"{path}.price_usd_per_hour", pool.price_usd_per_hour, problems)
     if instance is not None and pool.power_cap_w is not None:
         _check_power_cap(f"{path}.power_cap_w", pool.power_cap_w, catalog.accelerators[instance.accelerator], problems)
     _check_cold_start(f"{path}.cold_start", pool.cold_start, catalog, problems)
@@ -240,18 +235,6 @@ def _check_spot(path: str, spot: Spot, catalog: Catalog, problems: Problems) -> 
     known = spot.price in ("", *prices)
     problems.check(known, f"{path}.price", spot.price, "is not a row of spot prices", choices=prices)
     _check_between(f"{path}.notice_s", spot.notice_s, 0.0, LONGEST_S, problems)
-
-
-def _check_price(path: str, text: str, problems: Problems) -> None:
-    allowed = f"0 to {MOST_USD_PER_HOUR:,}, to the nano-dollar"
-    try:
-        amount = Decimal(text)
-        if not (amount.is_finite() and 0 <= amount <= MOST_USD_PER_HOUR):
-            problems.add(path, text, "is out of range", allowed)
-            return
-        nano_usd(text)
-    except (DecimalException, ValueError):
-        problems.add(path, text, "is not an amount of money", allowed)
 
 
 def _check_cold_start(path: str, cold_start: ColdStart, catalog: Catalog, problems: Problems) -> None:

@@ -23,13 +23,13 @@ BLOCK_DAYS = (*range(1, 15), *range(21, 183, 7))
 
 def check_money(path: str, text: str, problems: Problems, *, zero: bool = False, most: int = MOST_USD_PER_HOUR) -> bool:
     """Check an amount of dollars in text; whether it is fine."""
-    allowed = f"{'0' if zero else 'above 0'} to {most:,}, in USD, to the nano-dollar"
+    allowed = f"{'0' if zero else 'above 0'} to {most:,} USD, to the nano-dollar"
     try:
         amount = Decimal(text)
         fine = amount.is_finite() and (0 if zero else Decimal("1e-9")) <= amount <= most
         nano_usd(text)
     except (DecimalException, ValueError):
-        problems.add(path, text, "is not an amount of dollars", allowed)
+        problems.add(path, text, "is not an amount of money", allowed)
         return False
     return problems.check(fine, path, text, "is out of range", allowed)
 

@@ -16,12 +16,14 @@ from sim.policies.placement import InOrder, Placement
 from sim.policies.routers import LeastOutstanding, Router
 from sim.policies.taps.base import Tap
 from sim.scenario.batcher import DynamicBatcher
+from sim.scenario.commitments import Commitment
 from sim.scenario.optimizations import Optimizations
+from sim.scenario.owned import CAPACITY_BLOCK, OWNED, Block, Owned
 from sim.units import duration_ns, instant
 from sim.workload.base import Workload
 
 ENGINES = ("compiled", "reference")
-PURCHASE_OPTIONS = ("on_demand", "spot")
+PURCHASE_OPTIONS = ("on_demand", "spot", OWNED, CAPACITY_BLOCK)
 FAILURES = ("crash", "no_capacity")
 TIMEOUTS = ("abandon", "wait")
 ROOFLINE, TABLE = "roofline", "table"
@@ -228,12 +230,14 @@ class Pool:
 
     Parameters
     ----------
-    instance : catalog name. purchase : "on_demand" or "spot". region : decides price and carbon.
+    instance : catalog name. purchase : "on_demand", "spot", "owned" (one's own machines, as many as `quota_nodes`) or
+        "capacity_block" (as many as `quota_nodes`, paid in advance). region : decides price and carbon.
     grid : where its electricity comes from, a row of the catalog's grids or of `energy.regions`; "" for the region.
     zones : used in turn; spot takes the cheapest with capacity.
     quota_nodes : most nodes at a time; None for no bound.
     warm_nodes : machines kept booted, with the image pulled and nothing on them (and paid for).
     capacity_retry_s : a zone that had no capacity is not asked again for so long.
+    owned : what one's own machines cost. block : the capacity block, where it is one.
     price_usd_per_hour : one's own price as a decimal in text; None takes the catalog's.
     electricity_billed : whether energy is a line of the bill (own machines) or in the price (clouds).
     power_cap_w : limit of each accelerator's power in watts, below its own; steps that would draw more take longer. None for none.
@@ -248,6 +252,8 @@ class Pool:
     warm_nodes: int = 0
     capacity_retry_s: float = 180.0
     spot: Spot = field(default_factory=Spot)
+    owned: Owned = field(default_factory=Owned)
+    block: Block = field(default_factory=Block)
     price_usd_per_hour: str | None = None
     electricity_billed: bool = False
     power_cap_w: float | None = None
@@ -327,6 +333,7 @@ class Scenario:
     records : "none", "all", or "sample:1000" for one request in a thousand.
     catalog : path of a user's catalog overlay, or "".
     taps : what sees the requests go by and counts them, by name.
+    commitments : what the account has promised its providers, by name.
     out : result folder; "" chooses `outputs/<name>/<time>-<hash>`.
     """
 
@@ -349,6 +356,7 @@ class Scenario:
     failures: list[Failure] = field(default_factory=list)
     taps: dict[str, Tap] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
+    commitments: dict[str, Commitment] = field(default_factory=dict)
     energy: Energy = field(default_factory=Energy)
 
     @property

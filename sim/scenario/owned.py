@@ -35,7 +35,7 @@ class Owned:
     --------
     >>> server = Owned("350000", 0.12, 0.3, 36, 0.05)
     >>> server.usd_per_hour()  # 274,400 / 26,280 + 17,500 / 8,760
-    Decimal('12.439122271')
+    Decimal('12.439117199')
     """
 
     capex_usd: str = ""

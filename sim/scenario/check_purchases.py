@@ -1,0 +1,52 @@
+"""The check of how machines are bought: the price of a pool, one's own machines, capacity blocks, and the account's commitments."""
+
+from __future__ import annotations
+
+from sim.catalog.loader import Catalog
+from sim.domain.hardware import InstanceType
+from sim.errors import Problems
+from sim.scenario.commitments import check_money
+from sim.scenario.model import PURCHASE_OPTIONS, Pool, Scenario
+from sim.scenario.owned import CAPACITY_BLOCK, OWNED, Block, Owned
+
+
+def check_purchases(scenario: Scenario, catalog: Catalog, problems: Problems) -> None:
+    """Add what is wrong with how the machines of all pools are bought, and with the commitments."""
+    for name, pool in scenario.pools.items():
+        _check_pool(f"pools.{name}", pool, scenario.start, catalog.instances.get(pool.instance), problems)
+    for name, row in scenario.commitments.items():
+        row.problems(f"commitments.{name}", catalog, problems)
+
+
+def _check_pool(path: str, pool: Pool, start: str, instance: InstanceType | None, problems: Problems) -> None:
+    bought = pool.purchase
+    problems.check(bought in PURCHASE_OPTIONS, f"{path}.purchase", bought, "is not a purchase option", choices=PURCHASE_OPTIONS)
+    own = pool.price_usd_per_hour
+    for group, option, plain in (("owned", OWNED, Owned()), ("block", CAPACITY_BLOCK, Block())):
+        unset = bought == option or getattr(pool, group) == plain
+        problems.check(unset, f"{path}.{group}", bought, "has settings, but machines are not bought so", f"purchase: {option}")
+    if bought in (OWNED, CAPACITY_BLOCK):
+        where = "owned" if bought == OWNED else "block.usd_per_hour"
+        problems.check(own is None, f"{path}.price_usd_per_hour", own, f"is given beside {where}", f"only {where}")
+    elif own is not None:
+        check_money(f"{path}.price_usd_per_hour", own, problems, zero=True)
+    elif instance is not None:
+        message = f"{pool.instance} has no price there; give price_usd_per_hour or another region"
+        problems.check(pool.region in instance.on_demand, f"{path}.region", pool.region, message, choices=instance.on_demand)
+    if bought == OWNED:
+        _check_owned(path, pool, problems)
+    elif bought == CAPACITY_BLOCK:
+        pool.block.problems(f"{path}.block", start, pool.quota_nodes, problems)
+        if instance is not None:
+            message = f"{pool.instance} is not sold in capacity blocks"
+            problems.check(instance.cloud == "aws", f"{path}.instance", pool.instance, message, "a type of EC2")
+
+
+def _check_owned(path: str, pool: Pool, problems: Problems) -> None:
+    before = len(problems)
+    message = "says how many machines are owned"
+    problems.check(pool.quota_nodes is not None, f"{path}.quota_nodes", pool.quota_nodes, message, "a number")
+    pool.owned.problems(f"{path}.owned", problems)
+    if len(problems) == before and pool.owned.in_colocation:
+        message = "but colocation is paid with electricity: one of the two"
+        problems.check(not pool.electricity_billed, f"{path}.electricity_billed", True, message, "false")
