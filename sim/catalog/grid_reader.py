@@ -19,7 +19,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from functools import lru_cache
@@ -110,8 +110,6 @@ def read_grid_series(
     end = start + timedelta(microseconds=-(-horizon_ns // 1_000))
     of_the_run = repeat != MONTH_HOUR and first <= start and end <= last
     values = _by_month_and_hour(found) if repeat == MONTH_HOUR else _by_hour_of_year(found)
-    if len(set(values)) == 1:
-        values = values[:1]
     series = GridSeries(
         values,
         asked.source or asked.path,
@@ -127,7 +125,10 @@ def read_grid_series(
         span = f"the file runs from {_text(first)} to {_text(last)}, the run from {_text(start)} to {_text(end)}"
         hint = "a file that covers the run" if repeat == NEVER else "a file with these hours of a year, or repeat: month_hour"
         problems.add(f"{at}.path", asked.path, f"has no value for {_text(missing)}: {span}", hint)
-    return series if len(problems) == before else None
+    if len(problems) > before:
+        return None
+    # One that never changes is a constant, whatever it was written as.
+    return replace(series, values=(series.known[0],), offset_s=0) if len(set(series.known)) == 1 else series
 
 
 @dataclass(frozen=True)
