@@ -92,7 +92,7 @@ def layers(folder: Path, most: int | None = None) -> Comparison:
 def _one_layer(model: str, gpu: str, tensor_parallel: int) -> Replica:
     whole = replica_of(model, gpu, "vllm", "bf16", tensor_parallel, bare=True)
     return built(
-        replace(whole.model, layers=1, vocabulary=1),
+        replace(whole.model, layers=1, dense_layers=0, window_layers=0, vocabulary=1),
         replace(whole.accelerator, link_gb_per_s=1e12),
         replace(whole.fit, allreduce_s=0.0),
         whole.engine, "bf16", "bf16", tensor_parallel,

@@ -28,17 +28,20 @@ def read_table(folder: Path, table: str, columns: Sequence[str]) -> list[tuple[i
 
     Raises
     ------
-    TableError : the file lacks a column.
+    TableError : the file lacks a column, or is no CSV file in UTF-8.
     """
     path = folder / f"{table}.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise TableError(f"{path}: no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
-        return list(enumerate(reader, start=1))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, restval="")
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise TableError(f"{path}: no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
+            return list(enumerate(reader, start=1))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path} cannot be read: {error}") from error
 
 
 def sample(rows: list[tuple[int, Row]], most: int | None) -> list[tuple[int, Row]]:

@@ -40,7 +40,7 @@ LOWER, UPPER = np.array([0.7, 0.0, 0.0, 0.0, 0.0]), np.array([1.3, 0.02, 300e-6,
 SCALE = np.array([1.0, 1e-3, 50e-6, 10e-6, 10e-6])
 # What is expected, and within what: where a model is alone, what its layers cost and what its steps cost cannot be told apart.
 EXPECTED, EXPECTED_WITHIN = np.array([1.0, 1e-3, 30e-6, 0.0, 0.0]), np.array([0.05, 1e-3, 1.0, 500e-6, 500e-6])
-LIKE_WITHIN = np.array([0.05, 1e-3, 1.0, 20e-6, 20e-6])
+LIKE_WITHIN = np.array([0.05, 1e-3, 20e-6, 20e-6, 20e-6])
 LIKE = {"sglang-0.5-b200": "sglang-0.5", "trtllm-1-b200": "trtllm-1", "vllm-2025-b200": "vllm-2025", "vllm-2026-b200": "vllm-2026"}
 # Rows with one architecture cannot be judged without it; their band is at least that of a row with several.
 SEVERAL = {"vllm-2026": "vllm-2025", "vllm-2026-b200": "vllm-2025-b200", "trtllm-1-b200": "trtllm-1"}
@@ -184,7 +184,7 @@ def fit(rows: Sequence[Measured], like: Floats | None = None) -> dict[str, Any]:
     counts = {group: int((groups == group).sum()) for group in sorted(set(groups))}
     # Each model counts by the root of its rows, so that the one with most rows does not decide alone.
     weight = np.array([counts[group] ** -0.25 for group in groups])
-    prior = (EXPECTED, EXPECTED_WITHIN) if like is None else (np.array([*EXPECTED[:3], *like[3:]]), LIKE_WITHIN)
+    prior = (EXPECTED, EXPECTED_WITHIN) if like is None else (like, LIKE_WITHIN)
     constants = prior[0]
     for _ in range(ROUNDS):
         factors, _ = parts(rows, constants)

@@ -223,6 +223,41 @@ def test_multiplied_degrees_are_those_of_one_replica() -> None:
             serving.serving_row({**row, **changes})
 
 
+@pytest.mark.parametrize(
+    ("changes", "kv_dtype"),
+    [
+        ({}, "bf16"),
+        ({"precision": "fp8"}, "bf16"),
+        ({"precision": "fp4", "system": "b200_sxm"}, "fp8"),
+        ({"backend": "trtllm", "precision": "fp8"}, "bf16"),
+        ({"backend": "trtllm", "precision": "fp8", "model_path": "meta-llama/Llama-3.3-70B-Instruct"}, "fp8"),
+        ({"backend": "vllm", "precision": "fp8", "model_path": "meta-llama/Llama-3.3-70B-Instruct"}, "bf16"),
+    ],
+)
+def test_which_checkpoints_bring_a_cache_in_eight_bits(changes: dict[str, str], kv_dtype: str) -> None:
+    row = {name: str(value) for name, value in {**SERVING, **changes}.items()}
+    assert serving.replica_of_row(serving.serving_row(row)).kv_dtype == kv_dtype
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"source_note": "source_file=h100_sxm/vllm/x.csv; gtl_job_id=2"}, "several replicas"),
+        ({"silicon_tpot_ms": "4.0"}, "faster than one read"),
+        ({"backend": "trtllm", "backend_version": "1.2.0rc6.post3"}, "several tokens"),
+        ({"model_path": "Qwen/Qwen3-30B-A3B-FP8", "precision": "fp8"}, "not tuned"),
+        ({"model_path": "Qwen/Qwen3-30B-A3B-FP8", "precision": "fp8", "backend_version": "0.18.0"}, None),
+    ],
+)
+def test_rows_that_are_left_out_although_they_could_be_compared(changes: dict[str, str], said: str | None) -> None:
+    """Qwen3-32B in bf16 on two H100s: 65.5 GB of weights at 6.7 TB/s are 9.8 ms."""
+    row = {name: str(value) for name, value in {**SERVING, **changes}.items()}
+    wanted = serving.serving_row(row)
+    why = serving.left_out(row, wanted, serving.replica_of_row(wanted))
+    assert (why is None) if said is None else (why is not None and said in why)
+
+
 def test_tables_with_unknown_names_and_missing_files(tmp_path: Path) -> None:
     write(tmp_path, "aic_step_times", [STEP, {**STEP, "model": "unheard-of"}, {**STEP, "gpu": "zx81"}, {**STEP, "phase": "pause"}])
     write(
