@@ -45,6 +45,7 @@ def write(
             "scenario_hash": scenario.digest(),
             "seed": 1,
             "spot_markets": {},
+            "sites": {},
             "fleets": {},
             "step_models": step_models or {},
         }

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sim.report.budgets import budgets_table
 from sim.report.cells import cell, labelled, new_table, percent_cell, plain, seconds_cell, share_cell, significant
+from sim.report.energy import energy_lines, energy_table
 from sim.report.jobs import jobs_table
 from sim.report.periods import main_causes, month_block
 from sim.results.invoice import InvoiceLine, invoice
@@ -27,6 +28,8 @@ from sim.results.validity import bill_by_step_times
 from sim.units import duration_ns, instant, seconds_text, usd
 
 _OVERHEADS = ("booting", "idle", "draining", "lost")
+# Charges without a machine: unused commitments, storage, ...; only where there are some.
+SHARED = "shared"
 _UNSERVED = ("failed", "abandoned", "rejected", "unfinished", "retried")
 
 
@@ -45,6 +48,7 @@ def render(result: RunResult, console: Console) -> None:
         money_table(result),
         _slo_table(summary),
         _requests_table(summary),
+        energy_table(summary),
         jobs_table(result),
         budgets_table(result),
         month_block(result),
@@ -80,7 +84,7 @@ def invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
         month_nano = sum(line.amount_nano for line in group)
         for line in group:
             name = " ".join(filter(None, (line.month, line.pool, line.instance, line.purchase, line.category)))
-            quantity = f"{line.quantity:,.3f} {'kWh' if line.unit == 'kWh' else 'h'}"
+            quantity = f"{line.quantity:,.3f} {'h' if line.unit == 'instance-hours' else plain(line.unit)}"
             table.add_row(cell(name), quantity, cell(line.unit_price), usd(line.amount_nano))
         shown_cents += _add_rounding(table, month_nano, sum(cents(line.amount_nano) for line in group))
         total_nano += month_nano
@@ -113,6 +117,9 @@ def money_table(result: RunResult) -> Table:
     for use in _OVERHEADS:
         amount = sum(row[3] for row in rows if row[0] == use)
         table.add_row(use, usd(amount), share_cell(amount, total))
+    shared = sum(row[3] for row in rows if row[0] == SHARED)
+    if shared:
+        table.add_row(SHARED, usd(shared), share_cell(shared, total))
     return table
 
 
@@ -156,7 +163,7 @@ def _requests_table(summary: Mapping[str, Any]) -> Table:
 
 def _closing(result: RunResult) -> Iterable[Text]:
     summary = result.summary
-    bill, energy = summary["bill"], summary["energy"]
+    bill = summary["bill"]
     costs = {
         "1M output tokens": "usd_per_1m_output_tokens",
         "1M tokens": "usd_per_1m_tokens",
@@ -169,10 +176,7 @@ def _closing(result: RunResult) -> Iterable[Text]:
         lines += [f"{significant(found[f'usd_per_1k_{unit}'])} USD per 1,000 {unit} of {plain(name)}" for unit in units]
     for number, line in enumerate(lines):
         yield labelled("" if number else "unit cost", line)
-    where = "a line of the bill" if "energy" in bill["by_category"] else "in the price of the machines"
-    yield labelled("energy", f"{energy['kwh']:,.2f} kWh for {energy['usd']:,.2f} USD ({where}), {energy['kgco2']:,.2f} kg CO2")
-    if not in_items:
-        yield labelled("", f"{significant(energy['wh_per_1m_tokens'])} Wh per 1M tokens")
+    yield from energy_lines(result)
     yield confidence_line(result)
 
 

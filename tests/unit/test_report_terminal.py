@@ -31,6 +31,31 @@ STEP_MODELS = {
     "llama on gpu": {"validity": "fitted", "band": 0.12, "source": "fit x: tables, 2026", "kv_tokens": 1},
     "coder on gpu": {"validity": "assumed", "band": 0.0, "source": "scenario", "kv_tokens": 1},
 }
+_CONSTANT = {
+    "least": 400.0,
+    "most": 400.0,
+    "source": "scenario",
+    "path": "",
+    "repeated": "",
+    "filled_hours": 0,
+    "negative_hours": 0,
+}
+_HOURS = {
+    "least": -0.01,
+    "most": 0.3,
+    "source": "prices 2023",
+    "path": "p.csv",
+    "repeated": "hour_of_year",
+    "filled_hours": 0,
+    "negative_hours": 1_291,
+}
+SITES = {
+    "gpu": {
+        "grid": "home", "pue": 1.25, "intensity": "average", "host_w": 200.0, "price": _HOURS, "carbon": _CONSTANT,
+        "confidence": {"steps": "fitted", "idle": "published", "host": "assumed", "pue": "assumed", "price": "assumed",
+                       "carbon": "published"},
+    }
+}  # fmt: skip
 
 
 def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult:
@@ -45,8 +70,9 @@ def small_run(folder: Path, *, name: str = "small", **options: Any) -> RunResult
     )
     with RunWriter(folder) as writer:
         write_small_run(writer.spool, **options)
-        summary = summarize(writer.merge(), scenario, ENGINE, {"chat": 2})
-        manifest = {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS, "fleets": {}, "step_models": STEP_MODELS}
+        summary = summarize(writer.merge(), scenario, ENGINE, {"chat": 2}, SITES)
+        manifest = {"scenario": scenario.to_dict(), "spot_markets": SPOT_MARKETS, "sites": SITES, "fleets": {}}
+        manifest |= {"step_models": STEP_MODELS}
         return writer.commit(summary, manifest)
 
 
@@ -79,6 +105,25 @@ def test_the_invoice_and_the_rest_say_what_the_tables_say(tmp_path: Path) -> Non
     assert lines_with(text, "assumed", "confidence") == ["confidence 100.0% of the bill rests on assumed prices"]
     assert lines_with(text, "no interval: one replication")
     assert lines_with(text, "results") == [f"results {tmp_path / 'run'}"]
+
+
+def test_energy_and_carbon_are_told_by_segment_with_what_they_rest_on(tmp_path: Path) -> None:
+    result = small_run(tmp_path / "run")
+    text = report(result)
+    # 5.83 MJ at the machines (see test_results_metrics), 2.0243 kWh at the meter; of the 4 completions of code/all 440 tokens
+    assert lines_with(text, "energy", "in the price of the machines") == [
+        "energy 2.02 kWh for 0.20 USD (in the price of the machines), 0.81 kg CO2"
+    ]
+    assert [line.split()[0] for line in lines_with(text, "chat/") + lines_with(text, "code/all") if "busy" not in line] == [
+        "chat/free", "chat/paid", "code/all",
+    ]  # fmt: skip
+    # host 2.16 MJ and the 1.4575 MJ of a PUE of 1.25, of 7.2875 MJ
+    whole = " ".join(text.split())
+    assert "assumed: 49.6% of the kWh (power, PUE), 100.0% of the price, 0.0% of the carbon" in whole
+    assert "average intensity of the grid (marginal is another number); without that of making machines" in whole
+    assert "home price: -0.01 to 0.3 USD/kWh by the hour, prices 2023" in whole
+    assert "(other years repeated by the hour of the year; 1,291 hours below 0)" in whole
+    assert "home carbon" not in whole
 
 
 def test_it_says_what_part_of_the_bill_rests_on_which_step_times(tmp_path: Path) -> None:
