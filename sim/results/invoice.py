@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from sim.results.numbers import UNASSIGNED
 from sim.results.records import RunResult
-from sim.units import NANO_PER_USD, NS_PER_HOUR
+from sim.units import NANO_PER_USD
 
+SECONDS_PER_HOUR = 3_600
 _ENERGY_BY_THE_HOUR = "metered_energy_hourly"
 
 
@@ -18,7 +19,7 @@ class InvoiceLine:
     Parameters
     ----------
     month : YYYY-MM in the account zone. instance : type of the machines.
-    quantity : in `unit`: instance-hours for machines, kWh for energy.
+    quantity : in `unit`: instance-hours for machines, kWh for energy, the ledger's own unit for the rest.
     unit_price : as written in the catalog; for spot and electricity by the hour, whose prices move, the mean of what was paid.
     amount_nano : exact sum of the rows in nano-dollars.
     """
@@ -38,9 +39,9 @@ def invoice(result: RunResult) -> list[InvoiceLine]:
     """Return the lines of a run's invoice, in order of month, pool and category."""
     columns = result.sql(f"""
         SELECT month, ledger.pool AS pool, coalesce(leases.instance, '') AS instance, ledger.purchase AS purchase, category,
-            CASE unit WHEN 'kWh' THEN sum(quantity)::DOUBLE ELSE sum(ledger.end_ns - ledger.start_ns) / {NS_PER_HOUR} END
+            CASE unit WHEN 'instance-second' THEN sum(quantity)::DOUBLE / {SECONDS_PER_HOUR} ELSE sum(quantity)::DOUBLE END
                 AS quantity,
-            CASE unit WHEN 'kWh' THEN 'kWh' ELSE 'instance-hours' END AS shown_unit,
+            CASE unit WHEN 'instance-second' THEN 'instance-hours' ELSE unit END AS shown_unit,
             CASE WHEN ledger.purchase = 'spot' AND ledger.amount_nano_usd > 0 THEN '' WHEN tariff = '{_ENERGY_BY_THE_HOUR}' THEN ''
                 ELSE unit_price END AS price,
             sum(ledger.amount_nano_usd) AS amount
