@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sim import __version__
 from sim.app.bill import bill, declare_bill
+from sim.app.commit import commit, declare_commit
 from sim.errors import BillcastError, InputError, Problem, nearest_name
 from sim.interrupts import stoppable
 
@@ -558,6 +559,7 @@ COMMANDS = {
     "compare": Command("show how runs or replications differ, with intervals where there are any", _declare_compare, _compare),
     "report": Command("print a run's report again, and write its figures and page", _declare_folder, _report),
     "bill": Command("show the invoice of a run, its bill by any keys, unit costs, why a month is dearer", declare_bill, bill),
+    "commit": Command("choose reserved machines and Savings Plans for a run, and what they would save", declare_commit, commit),
     "slo": Command("show a run by month or week: SLOs, error budgets, cost, alerts, causes", _declare_slo, _slo),
     "trace": Command("replay one request or one replica of a run and show its timeline", _declare_trace, _trace),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", _declare_scenario, _validate),
