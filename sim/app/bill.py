@@ -16,7 +16,10 @@ from sim.errors import InputError, Problem, Problems
 from sim.units import NANO_PER_USD
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sim.results.records import RunResult
+    from sim.results.replications import Replications
 
 STANDARD_OUTPUT = "-"
 
@@ -26,6 +29,11 @@ def declare_bill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="a folder written by `run`")
     parser.add_argument("--by", metavar="KEY,...", help="the bill by these keys, for instance month,service,segment")
     parser.add_argument("--across", metavar="KEY", help="one more key, whose values are columns, for instance use")
+    parser.add_argument(
+        "--per", metavar="UNIT,...", help="what a unit of work costs: requests, tokens, users; by service, or by the keys of --by"
+    )
+    parser.add_argument("--why", metavar="MONTH", help="why this month (YYYY-MM) was dearer than the one before it")
+    parser.add_argument("--against", metavar="MONTH", help="or than this one")
     parser.add_argument("--top", type=int, metavar="N", help="the N dearest rows alone, the others as one")
     parser.add_argument("--json", action="store_true", help="exact amounts as JSON, for other programs")
     parser.add_argument("--csv", metavar="FILE", help="write exact amounts as CSV; - is the standard output")
@@ -85,10 +93,21 @@ def _check(arguments: argparse.Namespace) -> None:
     problems.check(not (arguments.focus and others), "--focus", arguments.focus or "", "comes alone", "no --by, --json or --csv")
     problems.check(not (arguments.json and arguments.csv), "--csv", arguments.csv or "", "comes alone", "--json or --csv")
     problems.check(arguments.by is not None or not arguments.across, "--across", arguments.across or "", "needs rows", "with --by")
+    rest = ", ".join(f"--{option}" for option in ("per", "by", "across", "top") if getattr(arguments, option) is not None)
+    problems.check(arguments.why is None or not rest, "--why", arguments.why or "", "is a question of its own", f"without {rest}")
+    problems.check(arguments.why is not None or not arguments.against, "--against", arguments.against or "", "needs --why")
+    columns = arguments.across or arguments.top
+    problems.check(
+        arguments.per is None or not columns, "--per", arguments.per or "", "has its own columns and rows", "with --by alone"
+    )
     problems.raise_if_any()
 
 
 def _asked_for(result: RunResult, arguments: argparse.Namespace) -> Shown:
+    if arguments.why is not None:
+        return _why(result, arguments.why, arguments.against)
+    if arguments.per is not None:
+        return _unit_costs(result, _words(arguments.per), _words(arguments.by or "service"))
     if arguments.by is not None:
         return _pivot(result, _words(arguments.by), arguments.across or "", arguments.top)
     return _invoice(result)
@@ -119,6 +138,51 @@ def _pivot(result: RunResult, by: list[str], across: str, top: int | None) -> Sh
 
     found = pivot(result, by, across)
     return Shown([pivot_table(found, _zone(result), top)], found.to_dict(), found.records())
+
+
+def _unit_costs(result: RunResult, units: list[str], by: list[str]) -> Shown:
+    from sim.report.bill import UNITS, unit_cost_tables
+    from sim.results.unit_costs import unit_costs
+
+    problems = Problems()
+    problems.check(bool(units), "--per", "", "names no unit", choices=UNITS)
+    for unit in units:
+        problems.check(unit in UNITS, "--per", unit, "is not a unit of work", choices=UNITS)
+    try:
+        found = unit_costs(result, by)
+    except InputError as error:
+        raise InputError([*problems.found, *error.problems]) from error
+    problems.raise_if_any()
+    rows = [unit.to_dict(by) for unit in found]
+    flat = [{key: value for key, value in row.items() if not isinstance(value, dict)} for row in rows]
+    return Shown(unit_cost_tables(found, by, units), {"by": by, "rows": rows}, flat)
+
+
+def _why(result: RunResult, month: str, against: str | None) -> Shown:
+    from sim.report.bill import why_table
+    from sim.results.why import why_month
+
+    found = why_month(result, month, against)
+    return Shown([why_table(found)], found.to_dict(), found.records())
+
+
+def show_why(sides: Sequence[Replications], console: Console) -> None:
+    """Print why each other run was dearer than the first; of replications, the first one that both have.
+
+    Parameters
+    ----------
+    sides : at least two, A, B, ...; single runs are replications of which there is one.
+    """
+    from sim.app.replications_view import LETTERS
+    from sim.report.bill import why_table
+    from sim.results.why import why_run
+
+    first = sides[0]
+    for letter, other in zip(LETTERS[1:], sides[1:], strict=False):
+        common = sorted(set(first.numbers) & set(other.numbers))
+        numbers = (common[0], common[0]) if common else (first.numbers[0], other.numbers[0])
+        console.print()
+        console.print(why_table(why_run(first.run(numbers[0]), other.run(numbers[1]), ("A", letter))))
 
 
 def _zone(result: RunResult) -> str:

@@ -19,8 +19,8 @@ from sim.units import duration_ns, instant, seconds_text
 
 _QUANTILES = ("p50", "p90", "p95", "p99")
 _MOST_SETTINGS = 12
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MOST_SIDES = len(_LETTERS)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST_SIDES = len(LETTERS)
 
 
 def show_replications(found: Replications, console: Console) -> None:
@@ -76,11 +76,11 @@ def show_comparison(sides: Sequence[Replications], console: Console) -> None:
     ----------
     sides : at least two; single runs are replications of which there is one.
     """
-    for letter, side in zip(_LETTERS, sides, strict=False):
+    for letter, side in zip(LETTERS, sides, strict=False):
         numbers = _range(side.numbers)
         what = f"replication {numbers} of seed {side.manifest['seed']}"
         console.print(f"{letter}  {escape(str(side.folder))} ({what})", highlight=False, soft_wrap=True)
-    for letter, other in zip(_LETTERS[1:], sides[1:], strict=False):
+    for letter, other in zip(LETTERS[1:], sides[1:], strict=False):
         console.print()
         _show_difference(sides[0], other, letter, console)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.table import Table
 
-from sim.report.cells import cell, new_table, plain
+from sim.report.cells import cell, new_table, plain, share_cell, significant
 from sim.results.pivot import Pivot
+from sim.results.unit_costs import UnitCost
+from sim.results.why import FACTORS, Why
+from sim.units import NANO_PER_USD
 
 
 def cents_text(amount_cents: int) -> str:
@@ -64,3 +68,85 @@ def pivot_table(found: Pivot, zone: str, top: int | None = None) -> Table:
     add(["TOTAL", *blanks], shown.total, shown.columns, "bold")
     table.caption = "exact sums, shown in cents that add up to the invoice by largest remainders"
     return table
+
+
+REQUESTS, TOKENS, USERS = UNITS = ("requests", "tokens", "users")
+_UNKNOWN_USERS = (
+    "users: clients that completed a request; - is not counted (a tap `clients`, by service; or records=all, by any key)"
+)
+
+
+def unit_cost_tables(found: Sequence[UnitCost], by: Sequence[str], units: Sequence[str] = UNITS) -> list[Table]:
+    """Return what a request, a token and a user cost as one table each.
+
+    Parameters
+    ----------
+    by : names of the keys. units : of `UNITS`, in the order wanted.
+    """
+    makers = {REQUESTS: _per_request, TOKENS: _per_token, USERS: _per_user}
+    tables = [makers[unit](found, by) for unit in units]
+    for table in tables:
+        for column in table.columns[: len(by)]:
+            column.justify, column.no_wrap = "left", False
+    return tables
+
+
+def _per_request(found: Sequence[UnitCost], by: Sequence[str]) -> Table:
+    uses = list(dict.fromkeys(use for unit in found for use in unit.amounts_nano))
+    table = new_table("USD PER 1,000 REQUESTS", *map(plain, [*by, "requests", *uses, "all"]))
+    for unit in found:
+        parts = [significant(unit.per_1k_requests(use)) for use in uses]
+        table.add_row(*map(cell, unit.keys), f"{unit.requests:,}", *parts, significant(unit.per_1k_requests()))
+    table.caption = "completed requests; each use is its exact part of the bill over them"
+    return table
+
+
+def _per_token(found: Sequence[UnitCost], by: Sequence[str]) -> Table:
+    table = new_table(
+        "USD PER 1M TOKENS", *map(plain, [*by, "1M input", "1M output", "per 1M input", "per 1M output", "per 1M both"])
+    )
+    for unit in found:
+        tokens = unit.prompt_tokens + unit.output_tokens
+        both = unit.total_nano * 1_000_000 / tokens / NANO_PER_USD if tokens else None
+        prices = (unit.per_1m_prompt_tokens, unit.per_1m_output_tokens, both)
+        millions = (f"{number / 1e6:,.1f}" for number in (unit.prompt_tokens, unit.output_tokens))
+        table.add_row(*map(cell, unit.keys), *millions, *map(significant, prices))
+    table.caption = "split by replica time: what input adds to full steps, and for output all the rest; overheads follow work"
+    return table
+
+
+def _per_user(found: Sequence[UnitCost], by: Sequence[str]) -> Table:
+    table = new_table("USD PER ACTIVE USER", *map(plain, [*by, "users", "USD", "per user"]))
+    for unit in found:
+        users = "-" if unit.users is None else f"{unit.users:,}{'+' if unit.more_users else ''}"
+        table.add_row(*map(cell, unit.keys), users, f"{unit.total_nano / NANO_PER_USD:,.2f}", significant(unit.per_user))
+    table.caption = _UNKNOWN_USERS
+    if any(unit.more_users for unit in found):
+        table.caption += "; + there are more than the tap keeps"
+    return table
+
+
+def why_table(found: Why) -> Table:
+    """Return why a bill is dearer: all services together, then each of them, in cents that add up both ways."""
+    difference = found.total.difference_nano
+    dearer = "MORE THAN" if difference > 0 else "LESS THAN" if difference < 0 else "AS MUCH AS"
+    title = f"WHY {plain(found.after)} COST {dearer} {plain(found.before)}, in USD"
+    table = new_table(title, "", "amount", "of before")
+    blocks = [("", found.total), *(found.services.items() if len(found.services) > 1 else ())]
+    for name, change in blocks:
+        shown = found.shown[name]
+        if len(blocks) > 1:
+            table.add_row(cell(name) if name else "all services", "", "", style="bold")
+        table.add_row(cell(f"  before: {found.before}"), cents_text(shown.before), "")
+        for term, amount in shown.terms.items():
+            if change.terms_nano.get(term, 0) or amount:
+                label = f"{term} ({FACTORS[term]})" if term in FACTORS else term
+                table.add_row(cell(f"    {label}"), _signed(amount), share_cell(amount, shown.before))
+        share = share_cell(shown.after - shown.before, shown.before)
+        table.add_row(cell(f"  after: {found.after}"), cents_text(shown.after), share, style="bold", end_section=True)
+    table.caption = "Shapley values of the causes: they add up to the difference, whatever their order"
+    return table
+
+
+def _signed(amount_cents: int) -> str:
+    return f"{'+' if amount_cents > 0 else ''}{cents_text(amount_cents)}"

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sim.errors import InputError, Problem
+from sim.report.bill import unit_cost_tables
 from sim.report.figures import CHARTS, Chart, charts_of
 from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, table_html, text
 from sim.report.periods import period_tables, reliability_tables
 from sim.report.style import png_bytes, svg_bytes, title_of
 from sim.results.periods import UNITS, Calendar
 from sim.results.records import RunResult
+from sim.results.unit_costs import unit_costs
 
 PAGE = "index.html"
 _FILES = frozenset({PAGE, *(f"{chart.name}.{kind}" for chart in CHARTS for kind in ("svg", "png"))})
@@ -137,6 +139,8 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
         f"<h2>Findings</h2>\n<nav><ul>\n{links}\n</ul></nav>",
         "<h2>Bill and service levels</h2>",
         *rest,
+        "<h2>Unit costs</h2>",
+        *map(table_html, unit_cost_tables(unit_costs(result), ("service",))),
         *_periods(result),
         "<h2>Burn rates and causes</h2>",
         *map(table_html, reliability_tables(result)),

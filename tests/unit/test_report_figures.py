@@ -308,7 +308,7 @@ def test_the_budget_of_a_month_ends_where_the_table_by_month_says(tmp_path: Path
 def test_figures_of_months_are_for_runs_of_months(tmp_path: Path) -> None:
     of_days, of_weeks = day_run(tmp_path / "day"), five_weeks(tmp_path / "weeks")
     assert {chart.name for chart in charts_of(of_weeks)} - {chart.name for chart in charts_of(of_days)} == {
-        "cost_and_latency_trend", "budget_by_month"
+        "cost_and_latency_trend", "budget_by_month", "why_dearer"
     }  # fmt: skip
 
 

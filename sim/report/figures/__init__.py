@@ -15,6 +15,7 @@ from sim.report.figures.latency_cdf import latency_cdfs
 from sim.report.figures.latency_time import latency_over_time
 from sim.report.figures.queue import queue_over_time
 from sim.report.figures.trend import cost_and_latency_trend
+from sim.report.figures.waterfall import months_compared, why_dearer
 from sim.results.periods import Calendar
 from sim.results.records import RunResult
 
@@ -26,7 +27,7 @@ class Chart:
     Parameters
     ----------
     name : of its files. heading : above it. caption : how to read it. draw : makes it.
-    long_runs : whether it is only for runs of four weeks or more.
+    long_runs : whether it is only for runs of four weeks or more. several_months : only for those of which there is a month before.
     """
 
     name: str
@@ -34,12 +35,14 @@ class Chart:
     caption: str
     draw: Callable[[RunResult], Figure]
     long_runs: bool = False
+    several_months: bool = False
 
 
 def charts_of(result: RunResult) -> tuple[Chart, ...]:
     """Return the figures that are worth drawing for a run."""
     is_long = Calendar.of(result.manifest["scenario"]).is_long
-    return tuple(chart for chart in CHARTS if is_long or not chart.long_runs)
+    several = months_compared(result) is not None
+    return tuple(chart for chart in CHARTS if (is_long or not chart.long_runs) and (several or not chart.several_months))
 
 
 CHARTS = (
@@ -106,6 +109,16 @@ CHARTS = (
         budget_by_month,
         long_runs=True,
     ),
+    Chart(
+        "why_dearer",
+        "Why a month was dearer than the one before",
+        "The last two whole months of the run, else its last two: from the bill of one to that of the other. The causes are "
+        "Shapley values, so they add up to the difference in whatever order they are read; overheads are what was paid for "
+        "idle, booting, draining and lost time beside work. Causes below a thousandth of the bill are one bar.",
+        why_dearer,
+        long_runs=True,
+        several_months=True,
+    ),
 )
 
 __all__ = [
@@ -120,4 +133,5 @@ __all__ = [
     "latency_over_time",
     "queue_over_time",
     "slo_burn_down",
+    "why_dearer",
 ]
