@@ -17,11 +17,12 @@ SAME_ARCHITECTURE = (
     (r"^minimaxm2\d*$", "minimaxm2"),
 )
 # Words of a name that say how a model was trained, quantized or measured, not what it is made of.
-OTHER_WORDS = {"instruct", "chat", "it", "hf", "thinking", "2507", "0528", "0324", "99", "99.9"}
+OTHER_WORDS = {"instruct", "chat", "it", "hf", "thinking", "2507", "0528", "0324", "99", "99.9", "v0.1", "v0.2", "v0.3"}
 OTHER_WORDS |= {"fp8", "nvfp4", "fp4", "mxfp4", "bf16", "int4", "int8", "awq", "gptq", "w8a8", "w4a16"}
 SIZES = r"(\d+b)?(\d+e|a\d+b)?"
 # Words of a chip's name that do not tell it from another one of the catalog.
 CHIP_WORDS = {"sxm", "dgx", "nvidia", "gpu", "80gb", "80", "141gb", "180gb", "48gb", "192gb", "nvl"}
+CHIP_WORDS |= {"sxm4", "sxm5", "hbm3", "hbm3e"}  # as nvidia-smi prints them
 PRECISIONS = {
     "bfloat16": "bf16",
     "bf16": "bf16",

@@ -71,6 +71,7 @@ def compared(truth: float, predicted: float, band: Band, **changes: str) -> Comp
         ("llama3.1-70b", "llama-3.1-70b"),
         ("LLAMA2-70B-99.9", "llama-2-70b"),
         ("llama-7b", "llama-2-7b"),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b"),
         ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", "qwen3-235b-a22b"),
         ("nvidia/DeepSeek-V3.1-NVFP4", "deepseek-v3"),
         ("deepseek-ai/DeepSeek-R1-0528", "deepseek-r1"),
@@ -89,7 +90,15 @@ def test_names_of_models(name: str, row: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("name", "row"),
-    [("h200_sxm", "h200-sxm"), ("L40S", "l40s"), ("A100-80GB", "a100-sxm-80"), ("h100-pcie", "h100-pcie"), ("zx81", None)],
+    [
+        ("h200_sxm", "h200-sxm"),
+        ("L40S", "l40s"),
+        ("A100-80GB", "a100-sxm-80"),
+        ("h100-pcie", "h100-pcie"),
+        ("zx81", None),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm"),
+        ("A100-SXM4-80GB", "a100-sxm-80"),
+    ],
 )
 def test_names_of_chips(name: str, row: str | None) -> None:
     assert chip_of(name, CATALOG) == row
@@ -343,6 +352,22 @@ def test_rows_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     assert {table: sum(reasons.values()) for table, reasons in result["not_covered"].items()} == {
         "aic_step_times": 3, "silicon_serving_ttft_tpot": 2, "mlenergy_serving_power": 2
     }  # fmt: skip
+
+
+def test_lines_that_end_early_and_files_that_are_no_text(tmp_path: Path) -> None:
+    write(tmp_path, "aic_step_times", [STEP])
+    with (tmp_path / "aic_step_times.csv").open("a", encoding="utf-8") as file:
+        file.write("llama3.1-8b,h100_sxm,vllm,bfloat16\n")
+    (tmp_path / "mlenergy_serving_power.csv").write_bytes(b"\xff\xfe\x00model")
+    result = report.accuracy(tmp_path)
+    assert [row["rows"] for row in result["strata"]] == [1]
+    assert "cannot be read" in shown.text(result)
+
+
+def test_one_layer_of_a_model_with_windows_or_plain_layers(tmp_path: Path) -> None:
+    layer = {"tp": 1, "n": 64, "layer_ms": 0.3, "gpu": "h100", "m": "phi-2"}
+    write(tmp_path, "vidur_layer_gemm", [{**layer, "m": name} for name in ("phi-2", "google/gemma-3-12b-it", "deepseek-v2-lite")])
+    assert [row["rows"] for row in report.accuracy(tmp_path)["strata"]] == [3]
 
 
 def test_a_folder_without_tables_ends_with_2(tmp_path: Path) -> None:
