@@ -56,6 +56,7 @@ KINDS: dict[str, type[Any]] = {
     "commitment_discounts": CommitmentDiscount,
     "sustained_uses": SustainedUse,
 }
+_EVER = "1970-01-01"
 FILES = (
     "accelerators",
     "accelerators_other",
@@ -202,7 +203,8 @@ def load_catalog(overlay: str | Path | None = None) -> Catalog:
     """Load the package's catalog, and merge a user's file of the same shape over it.
 
     A row of the overlay that has the name of an existing row replaces the fields it gives and must say its own source, date and
-    confidence; a row with a new name must be complete.
+    confidence; a row with a new name must be complete. An on-demand price that is only a text holds since ever, from the row's
+    source.
 
     Parameters
     ----------
@@ -266,11 +268,26 @@ def _merged(
             continue
         for name, row in rows.items():
             old = merged[kind].get(name) or _derived_row(kind, name)
+            row = _with_prices(row)
             new = {key: value for key, value in old.items() if key not in PROVENANCE_KEYS} | row
             if isinstance(old.get("on_demand"), dict) and isinstance(row.get("on_demand"), dict):
                 new["on_demand"] = old["on_demand"] | row["on_demand"]
             merged[kind][name] = new
     return merged
+
+
+def _with_prices(row: dict[str, Any]) -> dict[str, Any]:
+    """Write out on-demand prices that are given as a text alone: from the row's source, and before any date."""
+    prices = row.get("on_demand")
+    if not isinstance(prices, dict):
+        return row
+    about = {key: row[key] for key in PROVENANCE_KEYS if key in row}
+    return row | {
+        "on_demand": {
+            region: [{"usd_per_hour": price, "valid_from": _EVER, **about}] if isinstance(price, str) else price
+            for region, price in prices.items()
+        }
+    }
 
 
 def _derived_row(kind: str, name: str) -> dict[str, Any]:

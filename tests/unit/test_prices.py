@@ -1,0 +1,140 @@
+"""Prices of one's own, and prices that cannot be: refused with their row, all of them at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commitment_kit import bill, lines, rented
+
+from sim.catalog.loader import load_catalog
+from sim.errors import InputError, Problems
+from sim.scenario import Pool, Scenario
+from sim.scenario.check_purchases import check_purchases
+from sim.scenario.commitments import (
+    CapacityReservation,
+    CommittedUse,
+    ComputeSavingsPlan,
+    InstanceSavingsPlan,
+    ReservedInstances,
+)
+from sim.scenario.owned import Block, Owned
+from sim.scenario.plain import scenario_from_plain
+
+THREE_LINES = """instances:
+  p5.48xlarge: {on_demand: {us-east-1: "41.00"},
+    source: our contract, date: 2026-11-01, confidence: published}
+"""
+
+
+def overlay(folder: Path, text: str) -> str:
+    """A file with an overlay of the catalog."""
+    path = folder / "prices.yaml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def test_three_lines_set_ones_own_price(tmp_path: Path) -> None:
+    pools = {"gpu": Pool(instance="p5.48xlarge")}
+    leases = [rented(0, "gpu", 0, 3600, instance="p5.48xlarge")]
+    sink = bill(pools, {}, leases, hours=1, catalog=overlay(tmp_path, THREE_LINES))
+    assert lines(sink, "unit_price", "source", "confidence") == {
+        ("41.00 per hour", "our contract, 2026-11-01", "published"): 41_000_000_000
+    }
+    # Other regions and other types keep what the catalog says.
+    assert load_catalog(overlay(tmp_path, THREE_LINES)).instances["p5.4xlarge"] == load_catalog().instances["p5.4xlarge"]
+
+
+def test_prices_that_cannot_be_are_refused_with_their_rows_all_at_once(tmp_path: Path) -> None:
+    row = "valid_from: 2026-01-01, source: a, date: 2026-01-01, confidence: published"
+    about = "source: a, date: 2026-01-01, confidence: published"
+    text = f"""instances:
+  p5.4xlarge: {{on_demand: {{us-east-1: "6.88 EUR"}}, {about}}}
+  p5.48xlarge: {{on_demand: {{us-east-1: [{{eur_per_hour: "50.00", {row}}}]}}, {about}}}
+  g5.xlarge: {{on_demand: {{us-east-1: "-1.00"}}, {about}}}
+  g6.xlarge: {{on_demand: {{us-east-1: "0"}}, {about}}}
+  g6e.xlarge: {{on_demand: {{us-east-1: [{{{row}}}]}}, {about}}}
+  g5.2xlarge: {{on_demand: {{us-east-1: "nan"}}, {about}}}
+  g5.12xlarge: {{on_demand: {{us-east-1: [{{usd_per_hour: "5.00", currency: EUR, {row}}}]}}, {about}}}
+"""
+    with pytest.raises(InputError) as caught:
+        load_catalog(overlay(tmp_path, text))
+    found = {(problem.path, str(problem.value)) for problem in caught.value.problems}
+    assert found == {
+        ("instances.p5.4xlarge.on_demand.us-east-1.0.usd_per_hour", "6.88 EUR"),
+        ("instances.p5.48xlarge.on_demand.us-east-1.0", "eur_per_hour"),
+        ("instances.p5.48xlarge.on_demand.us-east-1.0.usd_per_hour", "None"),
+        ("instances.g5.xlarge.on_demand.us-east-1.0.usd_per_hour", "-1.00"),
+        ("instances.g6.xlarge.on_demand.us-east-1.0.usd_per_hour", "0"),
+        ("instances.g6e.xlarge.on_demand.us-east-1.0.usd_per_hour", "None"),
+        ("instances.g5.2xlarge.on_demand.us-east-1.0.usd_per_hour", "nan"),
+        ("instances.g5.12xlarge.on_demand.us-east-1.0", "currency"),
+    }
+
+
+def paths(scenario: Scenario) -> list[str]:
+    """Where the check of purchases finds something wrong."""
+    problems = Problems()
+    check_purchases(scenario, load_catalog(), problems)
+    return [problem.path for problem in problems.found]
+
+
+def test_amounts_of_a_scenario_in_another_currency_are_refused() -> None:
+    problems = Problems()
+    plain = {
+        "pools": {"a": {"price_usd_per_hour": "5 EUR/h"}, "b": {"price_usd_per_hour": "5 USD/h"}},
+        "commitments": {"plan": {"choice": "compute_savings_plan", "usd_per_hour": "3 EUR/h"}},
+    }
+    scenario_from_plain(plain, problems)
+    assert [problem.path for problem in problems.found] == ["pools.a.price_usd_per_hour", "commitments.plan.usd_per_hour"]
+    assert all("EUR" in problem.message for problem in problems.found)
+
+
+def test_commitments_that_cannot_be_are_refused_all_at_once() -> None:
+    commitments = {
+        "negative": ReservedInstances(instance="p5.4xlarge", region="us-east-1", usd_per_hour="-1"),
+        "zero": InstanceSavingsPlan(family="p5", region="us-east-1", usd_per_hour="0"),
+        "missing": InstanceSavingsPlan(family="p9", region="us-east-1"),
+        "unknown": ComputeSavingsPlan(usd_per_hour="1"),
+        "twice": ReservedInstances(instance="p5.4xlarge", region="us-east-1", usd_per_hour="1", discount=0.1),
+        "moon": CapacityReservation(instance="p5.4xlarge", region="moon", zone="sea"),
+        "other": CommittedUse(instance="p5.4xlarge", region="us-east-1", usd_per_hour="1"),
+        "term": ReservedInstances(instance="p5.4xlarge", region="us-east-1", term="2y", count=0),
+        "times": ReservedInstances(instance="p5.4xlarge", region="us-east-1", begins="2026-02-01", ends="2026-01-01"),
+        "fine": ReservedInstances(instance="p5.4xlarge", region="us-east-1"),
+    }
+    assert paths(Scenario(commitments=dict(commitments))) == [
+        "commitments.negative.usd_per_hour",
+        "commitments.zero.usd_per_hour",
+        "commitments.missing.usd_per_hour",
+        "commitments.missing.family",
+        "commitments.missing.discount",
+        "commitments.unknown.discount",
+        "commitments.twice.discount",
+        "commitments.moon.region",
+        "commitments.other.instance",
+        "commitments.term.count",
+        "commitments.term.term",
+        "commitments.times.ends",
+    ]
+
+
+def test_machines_of_ones_own_and_blocks_that_cannot_be_are_refused() -> None:
+    pools = {
+        "free": Pool(purchase="owned"),
+        "both": Pool(purchase="owned", quota_nodes=1, owned=Owned("1", 0, 0, 36, 0, "200", 1.0), electricity_billed=True),
+        "dear": Pool(purchase="owned", quota_nodes=1, owned=Owned("1"), price_usd_per_hour="1"),
+        "lost": Pool(owned=Owned("1")),
+        "block": Pool(purchase="capacity_block", block=Block("2025-01-01", 15, "0"), quota_nodes=65),
+    }
+    assert paths(Scenario(start="2026-01-05T00:00:00Z", pools=pools)) == [
+        "pools.free.quota_nodes",
+        "pools.free.owned.capex_usd",
+        "pools.both.electricity_billed",
+        "pools.dear.price_usd_per_hour",
+        "pools.lost.owned",
+        "pools.block.block.usd_per_hour",
+        "pools.block.block.days",
+        "pools.block.quota_nodes",
+        "pools.block.block.begins",
+    ]
