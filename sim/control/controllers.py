@@ -88,9 +88,11 @@ class Controller:
         decision = self.policy.decide(view)
         self._last_look_ns, self._look_ns = view.time_ns, NEVER_NS
         if decision.replicas != view.wanted:
+            before = self.provisioner.target(self.deployment)
+            self.provisioner.wanted[self.deployment] = decision.replicas
             self.sink.append("decisions", {
                 "time_ns": view.time_ns, "deployment": self.deployment, "policy": choice_name(self.policy),
-                "before": view.wanted, "after": decision.replicas, "reason": decision.reason,
+                "before": before, "after": self.provisioner.target(self.deployment), "reason": decision.reason,
             })  # fmt: skip
             self.provisioner.set_wanted(self.deployment, decision.replicas)
         self._look_ns = self.policy.next_look_ns(view)

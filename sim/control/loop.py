@@ -18,6 +18,7 @@ from sim.billing.ledger import Ledger, PoolBilling
 from sim.billing.tariffs import pays_electricity, pool_tariffs
 from sim.control.batchjobs import BatchJobs
 from sim.control.blocks import CapacityBlocks
+from sim.control.budgets import Budgets, spend_book
 from sim.control.controllers import Controller
 from sim.control.failures import fail
 from sim.control.market import SpotMarkets
@@ -79,7 +80,8 @@ def begin(world: World, sink: TableSink, probes: Sequence[Probe] = ()) -> Loop:
     env = simpy.Environment(initial_time=0)
     provisioner = Provisioner(env, world, sink)
     billing = {name: _pool_billing(world.resolved, pool) for name, pool in world.resolved.pools.items()}
-    meter = Meter(world, provisioner, _ledger(world, billing, sink), sink)
+    book = spend_book(world, sink) if scenario.budgets else None
+    meter = Meter(world, provisioner, _ledger(world, billing, sink if book is None else book), sink)
     CapacityBlocks(env, provisioner).start()
     SpotMarkets(env, provisioner, {name: pool.tariffs for name, pool in billing.items()}).start()
     for name, deployment in scenario.deployments.items():
@@ -94,6 +96,8 @@ def begin(world: World, sink: TableSink, probes: Sequence[Probe] = ()) -> Loop:
     jobs.start()
     world.taps.start(world.streams, meter.window_ends_ns())
     env.process(meter.run(env))
+    if book is not None:
+        env.process(Budgets(env, world, provisioner, sink, book).run())
     for probe in probes:
         env.process(probe(env, world))
     return Loop(world, env, provisioner, meter, jobs)

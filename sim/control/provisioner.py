@@ -7,7 +7,7 @@ Mechanism only: how many replicas are wanted is a policy's business (`policies/a
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import simpy
 
@@ -20,6 +20,8 @@ from sim.policies.placement import SPOT, PoolView
 from sim.units import NS_PER_S
 
 Process = Generator[simpy.Event, None, None]
+# Deployment -> least and most replicas; None for no upper bound.
+Bounds = Mapping[str, tuple[int, int | None]]
 
 
 class Provisioner:
@@ -38,6 +40,7 @@ class Provisioner:
         self.ended: list[ReplicaLife] = []
         self.by_plane_number: dict[tuple[int, int], ReplicaLife] = {}
         self.wanted: dict[str, int] = dict.fromkeys(self.scenario.deployments, 0)
+        self._bounds: dict[str, Bounds] = {}
         self._made = 0
         self._short: set[str] = set()
         self._retrying = False
@@ -70,6 +73,31 @@ class Provisioner:
         self.machines.changed()
         self.reconcile(deployment)
 
+    def bound(self, owner: str, bounds: Bounds, reason: str = "") -> None:
+        """Bound the replicas of deployments, whatever their autoscalers want, until the same owner gives other bounds or none.
+
+        Of several upper bounds the lowest holds, of several lower ones the highest; an upper bound goes before a lower one. What
+        changes is a decision of the owner.
+        """
+        touched = sorted({*bounds, *self._bounds.get(owner, {})})
+        before = {name: self.target(name) for name in touched}
+        self._bounds[owner] = dict(bounds)
+        for name in touched:
+            after = self.target(name)
+            if after != before[name]:
+                self.machines.sink.append("decisions", {
+                    "time_ns": self.now_ns, "deployment": name, "policy": owner, "before": before[name], "after": after,
+                    "reason": reason,
+                })  # fmt: skip
+                self.machines.changed()
+                self.reconcile(name)
+
+    def target(self, deployment: str) -> int:
+        """Return how many replicas there should be: what is wanted, within the bounds."""
+        bounds = [bounds[deployment] for bounds in self._bounds.values() if deployment in bounds]
+        raised = max([self.wanted[deployment], *(least for least, _ in bounds)])
+        return min([raised, *(most for _, most in bounds if most is not None)])
+
     def reconcile(self, deployment: str) -> None:
         """Ask for missing replicas and drain surplus ones, pool by pool as the placement says.
 
@@ -77,7 +105,7 @@ class Provisioner:
         """
         config = self.scenario.deployments[deployment]
         for _ in range(len(config.pools) + 1):
-            split = config.placement.split(self.wanted[deployment], self._pool_views(deployment))
+            split = config.placement.split(self.target(deployment), self._pool_views(deployment))
             grown = [self._grow(deployment, pool, target) for pool, target in zip(config.pools, split, strict=True)]
             if all(grown):
                 self._short.discard(deployment)

@@ -67,6 +67,34 @@ def periods(start: datetime, horizon_ns: int, zone: str, unit: str) -> tuple[Per
     )
 
 
+@dataclass(frozen=True)
+class CalendarMonth:
+    """A whole calendar month; its start may lie before the run, its end after it."""
+
+    label: str
+    start_ns: int
+    end_ns: int
+
+
+def calendar_month(start: datetime, zone: str, t_ns: int) -> CalendarMonth:
+    """Return the month in which a time lies.
+
+    Parameters
+    ----------
+    start : calendar instant of time 0. zone : IANA name. t_ns : since then.
+
+    Examples
+    --------
+    >>> month = calendar_month(instant("2026-10-01"), "Europe/Berlin", 0)
+    >>> month.label, month.start_ns / NS_PER_DAY * 24, (month.end_ns - month.start_ns) / NS_PER_DAY * 24
+    ('2026-10', -2.0, 745.0)
+    """
+    local = ZoneInfo(zone)
+    first = _first_day((start + timedelta(microseconds=t_ns // NS_PER_US)).astimezone(local).date(), "month")
+    coming = _first_day(first + timedelta(days=32), "month")
+    return CalendarMonth(_label(first, "month"), _midnight_ns(first, local, start), _midnight_ns(coming, local, start))
+
+
 def _first_day(day: date, unit: str) -> date:
     return day.replace(day=1) if unit == "month" else day - timedelta(days=day.weekday())
 

@@ -11,11 +11,13 @@ from sim.catalog.loader import Catalog, load_catalog
 from sim.domain.hardware import Accelerator
 from sim.errors import InputError, Problems
 from sim.policies.taps.base import check_table
+from sim.scenario.budgets import check_budgets
 from sim.scenario.check_fleet import check_deployment, check_quotas
 from sim.scenario.check_optimizations import check_optimizations, check_prefix_hits
 from sim.scenario.check_purchases import check_purchases
 from sim.scenario.check_services import check_kinds
 from sim.scenario.model import ENGINES, FAILURES, ColdStart, Pool, Scenario, Service, Spot
+from sim.scenario.other_costs import check_other_costs
 from sim.scenario.plain import scenario_from_plain
 from sim.scenario.resolve import STAGES
 from sim.scenario.sites import check_energy
@@ -77,7 +79,9 @@ def check(scenario: Scenario, catalog: Catalog | None = None) -> Scenario:
     _check_failures(typed, problems)
     _check_taps(typed, problems)
     _check_account(typed, problems)
+    check_budgets(typed, _check_name, problems)
     check_energy(typed, catalog, problems)
+    check_other_costs(typed.other_costs, catalog, problems)
     problems.raise_if_any()
     return typed
 

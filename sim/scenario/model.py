@@ -16,8 +16,10 @@ from sim.policies.placement import InOrder, Placement
 from sim.policies.routers import LeastOutstanding, Router
 from sim.policies.taps.base import Tap
 from sim.scenario.batcher import DynamicBatcher
+from sim.scenario.budgets import Budget
 from sim.scenario.commitments import Commitment
 from sim.scenario.optimizations import Optimizations
+from sim.scenario.other_costs import OtherCosts
 from sim.scenario.owned import CAPACITY_BLOCK, OWNED, Block, Owned
 from sim.units import duration_ns, instant
 from sim.workload.base import Workload
@@ -334,6 +336,8 @@ class Scenario:
     catalog : path of a user's catalog overlay, or "".
     taps : what sees the requests go by and counts them, by name.
     commitments : what the account has promised its providers, by name.
+    budgets : what a month may cost, when to say so and what to do then, by name.
+    other_costs : what the bill has beside machines: cluster, load balancer, storage, traffic, people.
     out : result folder; "" chooses `outputs/<name>/<time>-<hash>`.
     """
 
@@ -357,7 +361,9 @@ class Scenario:
     taps: dict[str, Tap] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
     commitments: dict[str, Commitment] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
     energy: Energy = field(default_factory=Energy)
+    other_costs: OtherCosts = field(default_factory=OtherCosts)
 
     @property
     def start_instant(self) -> datetime:
