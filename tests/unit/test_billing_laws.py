@@ -1,0 +1,202 @@
+"""Laws of bills, for any fleet: additive, linear, exact in every table, never below what was committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from billing_kit import MAY_USE, STREAMS, Lists, pool_billing
+from commitment_kit import bill, bill_of, lines, play, rented, resolved_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sim.billing.commitments import settlement_of
+from sim.billing.coverage import cost_nano
+from sim.billing.ledger import Ledger
+from sim.billing.machine_rules import SPOT_RULES, on_demand_rule
+from sim.billing.rates import Rate
+from sim.billing.tariffs import MachineTariff, pool_tariffs
+from sim.domain.usage import Lease
+from sim.scenario import Account, Pool
+from sim.scenario.commitments import (
+    CapacityReservation,
+    CommittedUse,
+    ComputeSavingsPlan,
+    InstanceSavingsPlan,
+    ReservedInstances,
+)
+from sim.scenario.owned import Block, Owned
+from sim.units import NANO_PER_USD, NS_PER_HOUR, NS_PER_S, nano_usd
+
+HOURS = 5
+RI = ReservedInstances(instance="p5.4xlarge", region="us-east-1", count=2)
+ZONAL = ReservedInstances(instance="p5.4xlarge", region="us-east-1", zone="us-east-1b", discount=0.4)
+PLAN = InstanceSavingsPlan(family="p5", region="us-east-1", usd_per_hour="7.5")
+FOR_ALL = ComputeSavingsPlan(usd_per_hour="3.3", discount=0.15)
+KEPT = CapacityReservation(instance="p5.4xlarge", region="us-east-1", zone="us-east-1a", count=2)
+CUD = CommittedUse(instance="ct5lp-hightpu-4t", region="us-central1")
+BLOCK = Block("2026-01-05T00:00:00Z", 1, "39.33")
+# One pool for every tariff there is.
+POOLS: Mapping[str, Pool] = {
+    "ec2": Pool(zones=["us-east-1a", "us-east-1b"]),
+    "big": Pool(instance="p5.48xlarge"),
+    "spot": Pool(purchase="spot"),
+    "own": Pool(purchase="owned", quota_nodes=20, owned=Owned("350000", 0.12, 0.3, 36, 0.05)),
+    "placed": Pool(purchase="owned", quota_nodes=20, owned=Owned("350000", 0.12, 0.3, 36, 0.05, "200", 10.2)),
+    "block": Pool(purchase="capacity_block", quota_nodes=20, instance="p5.48xlarge", block=BLOCK),
+    "gce": Pool(instance="g2-standard-4", region="us-central1", price_usd_per_hour="0.708"),
+    "tpu": Pool(instance="ct5lp-hightpu-4t", region="us-central1"),
+    "azure": Pool(instance="ND96isr_H100_v5", region="eastus", price_usd_per_hour="98.32"),
+    "lambda": Pool(instance="gpu_1x_h100_sxm5", region="all"),
+}
+COMMITMENTS: Mapping[str, Any] = {"ri": RI, "zonal": ZONAL, "plan": PLAN, "all": FOR_ALL, "kept": KEPT, "cud": CUD}
+SEARCH = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def fleets(draw: st.DrawFn, pools: tuple[str, ...] = tuple(POOLS)) -> list[Lease]:
+    """Up to a dozen machines of any pools, alive at any times; some outlive the run, some spot ones are taken back."""
+    made = []
+    for number in range(draw(st.integers(0, 12))):
+        name = draw(st.sampled_from(pools))
+        pool = POOLS[name]
+        start_ns = draw(st.integers(0, HOURS * NS_PER_HOUR - 1))
+        end_ns = start_ns + draw(st.one_of(st.integers(1, 90 * NS_PER_S), st.integers(1, HOURS * NS_PER_HOUR)))
+        cause = draw(st.sampled_from(("scaled_down", "crashed", "interrupted")))
+        zone = draw(st.sampled_from(pool.zones))
+        lease = rented(number, name, 0, 1, cause, instance=pool.instance, purchase=pool.purchase, zone=zone)
+        made.append(replace(lease, start_ns=start_ns, end_ns=end_ns))
+    return sorted(made, key=lambda lease: lease.lease)
+
+
+def total(sink: Lists) -> int:
+    """The whole bill in nano-dollars."""
+    return sum(sink.amounts())
+
+
+@SEARCH
+@given(fleets())
+def test_a_whole_fleet_under_every_tariff_adds_up_in_every_table(leases: list[Lease]) -> None:
+    sink = bill(POOLS, COMMITMENTS, leases, HOURS)
+    ledger, attribution = sink.tables["ledger"], sink.tables["attribution"]
+    account = sum(row["amount_nano_usd"] for row in ledger if row["lease"] < 0)
+    assert total(sink) == sum(lease["amount_nano_usd"] for lease in sink.tables["leases"]) + account
+    assert total(sink) == sum(part["amount_nano_usd"] for part in attribution)
+    # The invoice: rows gathered into lines.
+    assert total(sink) == sum(lines(sink, "month", "pool", "purchase", "category", "unit_price").values())
+    assert len(sink.tables["leases"]) == len(leases)
+    # Every row is its quantity at its price, to half a nano-dollar and what is carried between the rows of an hour.
+    for row in ledger:
+        if row["unit"] == "instance-second" and row["amount_nano_usd"]:
+            exact = nano_usd(row["unit_price"].split()[0]) * int(row["quantity"] * NS_PER_S) / NS_PER_HOUR
+            assert abs(row["amount_nano_usd"] - exact) <= max(1.0, 1e-12 * exact)
+    # Machine time is billed once: that of a lease, whoever pays for it.
+    for lease in sink.tables["leases"]:
+        rows = [row for row in ledger if row["lease"] == lease["lease"] and row["unit"] == "instance-second"]
+        assert sum(row["end_ns"] - row["start_ns"] for row in rows) == lease["billed_ns"]
+
+
+@SEARCH
+@given(fleets(), st.integers(0, 2 * NANO_PER_USD * 10))
+def test_no_hour_costs_less_than_its_commitments(leases: list[Lease], committed_nano: int) -> None:
+    plan = replace(FOR_ALL, usd_per_hour=f"{max(committed_nano, 1) / NANO_PER_USD:.9f}")
+    sink = bill(POOLS, {**COMMITMENTS, "all": plan}, leases, HOURS)
+    # 2 x 5.16 reserved, 6.88 x 0.6 in a zone, the plans, 3.36 for the TPU host.
+    floor_nano = 2 * 5_160_000_000 + 4_128_000_000 + 7_500_000_000 + nano_usd(plan.usd_per_hour) + 3_360_000_000
+    by_hour = lines(sink, "local_hour", "purchase")
+    hours = {hour for hour, _ in by_hour}
+    assert len(hours) >= HOURS
+    for hour in sorted(hours, key=str)[:HOURS]:
+        promised = sum(by_hour.get((hour, kind), 0) for kind in ("reserved", "savings_plan", "committed_use"))
+        assert promised == floor_nano
+
+
+@SEARCH
+@given(fleets())
+def test_commitments_cover_machine_time_without_making_or_losing_any(leases: list[Lease]) -> None:
+    def time_of(sink: Lists) -> dict[tuple[object, ...], int]:
+        return {(lease["lease"],): lease["billed_ns"] for lease in sink.tables["leases"]}
+
+    plain, committed = bill(POOLS, {}, leases, HOURS), bill(POOLS, COMMITMENTS, leases, HOURS)
+    assert time_of(plain) == time_of(committed)
+    # Without its charges for what was not used, no bill with commitments is above the one without.
+    used = sum(row["amount_nano_usd"] for row in committed.tables["ledger"] if row["category"] in ("compute", "minimum", "energy"))
+    assert used <= sum(
+        row["amount_nano_usd"] for row in plain.tables["ledger"] if row["category"] in ("compute", "minimum", "energy")
+    )
+
+
+@SEARCH
+@given(fleets(("ec2",)), st.integers(1, 9))
+def test_bills_are_linear_in_prices(leases: list[Lease], factor: int) -> None:
+    def at(scale: int) -> int:
+        pools = {"ec2": replace(POOLS["ec2"], price_usd_per_hour=str(5 * scale))}
+        ri = replace(RI, usd_per_hour=str(3 * scale))
+        plan = ComputeSavingsPlan(usd_per_hour=str(2 * scale), rates_usd_per_hour={"p5.4xlarge": str(4 * scale)})
+        return total(bill(pools, {"ri": ri, "plan": plan}, leases, HOURS))
+
+    # Half a nano-dollar of rounding for each row, at most four rows for each lease and hour.
+    assert abs(at(factor) - factor * at(1)) <= (factor + 1) * 4 * HOURS * (len(leases) + 1)
+
+
+@SEARCH
+@given(st.integers(60, 5 * 3600), st.integers(60, 5 * 3600), st.sampled_from(("aws", "gcp", "tpu", "azure", "runpod", "elsewhere")))
+def test_bills_are_additive_at_tick_boundaries_after_the_minimum(first_s: int, second_s: int, offer: str) -> None:
+    rule = on_demand_rule(offer)
+    assert rule.billed_ns(first_s * NS_PER_S) + rule.billed_ns(second_s * NS_PER_S) == rule.billed_ns(
+        (first_s + second_s) * NS_PER_S
+    )
+
+
+@SEARCH
+@given(fleets(("ec2",)), st.lists(st.integers(1, HOURS * NS_PER_HOUR - 1), max_size=6))
+def test_cutting_time_finer_changes_no_bill(leases: list[Lease], more_cuts: list[int]) -> None:
+    resolved = resolved_of({"ec2": POOLS["ec2"]}, COMMITMENTS)
+    tariffs = pool_tariffs("ec2", resolved)
+    pools = {"ec2": replace(pool_billing(tariffs["us-east-1a"]), tariffs=tariffs)}
+    rows = []
+    for cuts in ([], more_cuts):
+        sink = Lists()
+        ledger = Ledger(
+            resolved.scenario.start_instant, HOURS * NS_PER_HOUR, Account(), pools, STREAMS, MAY_USE, sink, settlement_of(resolved)
+        )
+        play(ledger, leases, HOURS * NS_PER_HOUR, cuts)
+        rows.append(sink.tables["ledger"])
+    assert rows[0] == rows[1]
+
+
+@SEARCH
+@given(
+    st.integers(1, 5 * NS_PER_HOUR), st.integers(1, 10**11), st.integers(0, 10**11), st.sampled_from(("aws", "gcp", "azure", "tpu"))
+)
+def test_spot_is_never_dearer_than_on_demand_at_its_price_or_less(life_ns: int, spot_nano: int, more_nano: int, offer: str) -> None:
+    def price(nano: int) -> tuple[Rate, ...]:
+        return (Rate(0, nano, f"{nano / NANO_PER_USD:.9f}", "a price", "assumed"),)
+
+    spot = MachineTariff(price(spot_nano), SPOT_RULES[offer])
+    listed = MachineTariff(price(spot_nano + more_nano), on_demand_rule(offer))
+    assert cost_nano(spot.rate(0), spot.billed_ns(life_ns)) <= cost_nano(listed.rate(0), listed.billed_ns(life_ns))
+
+
+@SEARCH
+@given(fleets(("own", "placed")), fleets(("own", "placed")))
+def test_fixed_fleets_cost_the_same_whatever_runs(one: list[Lease], other: list[Lease]) -> None:
+    pools = {name: POOLS[name] for name in ("own", "placed")}
+
+    def fixed(leases: list[Lease]) -> dict[tuple[object, ...], int]:
+        sink = bill(pools, {}, leases, HOURS)
+        rows = [row for row in sink.tables["ledger"] if row["category"] != "energy"]
+        return {
+            (pool, hour): sum(row["amount_nano_usd"] for row in rows if (row["pool"], row["local_hour"]) == (pool, hour))
+            for pool in pools
+            for hour in sorted({row["local_hour"] for row in rows})
+        }
+
+    assert fixed(one) == fixed(other)
+
+
+def test_an_idle_fleet_costs_what_its_machines_cost() -> None:
+    resolved = resolved_of({"ec2": POOLS["ec2"]}, {})
+    sink = bill_of(resolved, settlement_of(resolved), [rented(0, "ec2", 0, HOURS * 3600)], HOURS * NS_PER_HOUR)
+    assert total(sink) == HOURS * 6_880_000_000
