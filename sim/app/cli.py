@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sim import __version__
-from sim.app.bill import bill, declare_bill
+from sim.app.bill import bill, declare_bill, show_why
 from sim.app.commit import commit, declare_commit
 from sim.errors import BillcastError, InputError, Problem, nearest_name
 from sim.interrupts import stoppable
@@ -280,6 +280,7 @@ def _declare_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", nargs="+", metavar="DIR", help="result folders, of single runs or of replications; the first is A"
     )
+    parser.add_argument("--why", action="store_true", help="print why the bills differ, too: terms that add up to the difference")
 
 
 def _compare(arguments: Arguments) -> int:
@@ -291,7 +292,10 @@ def _compare(arguments: Arguments) -> int:
     count = len(arguments.folders)
     if not 2 <= count <= MOST_SIDES:
         raise InputError([Problem("DIR", " ".join(arguments.folders), f"{count} cannot be compared", f"2 to {MOST_SIDES} folders")])
-    show_comparison([open_either(folder) for folder in arguments.folders], Console())
+    sides, console = [open_either(folder) for folder in arguments.folders], Console()
+    show_comparison(sides, console)
+    if arguments.why:
+        show_why(sides, console)
     return OK
 
 
