@@ -28,7 +28,7 @@ from sim.units import NS_PER_S
 OPEN_AT_END = "end"
 # What a charge is for.
 CATEGORIES = (
-    "compute", "minimum", "commitment_waste", "storage", "network", "tokens", "licence", "energy", "people"
+    "compute", "minimum", "commitment_waste", "storage", "network", "tokens", "licence", "energy", "people", "cluster", "monitoring"
 )  # fmt: skip
 NO_LEASE = -1
 _FREE_PRICE = "0 per hour (interrupted early)"
@@ -269,8 +269,9 @@ class Ledger:
             return
         for opened in self._open.values():
             self._book_time(opened)
-        rows, self._hour_rows = self._hour_rows, []
-        closed, self._closed = self._closed, []
+        # In the order of the leases, not of their ends: who is covered first must not depend on how time was cut.
+        rows, self._hour_rows = sorted(self._hour_rows, key=lambda row: (row.opened.lease.lease, row.use.start_ns)), []
+        closed, self._closed = sorted(self._closed, key=lambda pair: pair[0].lease.lease), []
         start_ns, self._settled_to_ns = self._settled_to_ns, t_ns
         self._hour_end_ns = next(self._hour_ends, self._horizon_ns)
         month, month_ns = self._month(start_ns)
