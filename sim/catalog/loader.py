@@ -11,9 +11,11 @@ from typing import Any
 
 from sim.catalog.batch_checks import accelerator_class, check_batch_fit, check_batch_model
 from sim.catalog.checks import check_accelerator, check_model, check_training_efficiency
+from sim.catalog.cost_checks import check_cost_line
 from sim.catalog.fit_rules import completed_fits
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
 from sim.domain.batch_models import BatchFit, BatchModel
+from sim.domain.cost_lines import CostLine
 from sim.domain.hardware import (
     WEIGHT_TYPES,
     Accelerator,
@@ -55,6 +57,7 @@ KINDS: dict[str, type[Any]] = {
     "training_efficiencies": TrainingEfficiency,
     "commitment_discounts": CommitmentDiscount,
     "sustained_uses": SustainedUse,
+    "cost_lines": CostLine,
 }
 _EVER = "1970-01-01"
 FILES = (
@@ -77,6 +80,7 @@ FILES = (
     "spot_prices",
     "training",
     "commitments",
+    "cost_lines",
 )
 
 
@@ -123,6 +127,7 @@ class Catalog:
     training_efficiencies: dict[str, TrainingEfficiency] = field(default_factory=dict)
     commitment_discounts: dict[str, CommitmentDiscount] = field(default_factory=dict)
     sustained_uses: dict[str, SustainedUse] = field(default_factory=dict)
+    cost_lines: dict[str, CostLine] = field(default_factory=dict)
 
     def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
         """Return the row of a kind by name, or None with a problem that lists the names and the nearest.
@@ -404,6 +409,8 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
     elif isinstance(row, SustainedUse):
         falling = all(0 < later <= earlier <= 1 for earlier, later in zip(row.tiers, row.tiers[1:], strict=False))
         problems.check(falling, f"{path}.tiers", list(row.tiers), "do not fall", "shares from 1 down, above 0")
+    elif isinstance(row, CostLine):
+        check_cost_line(row, path, problems)
     elif isinstance(row, TrainingEfficiency):
         check_training_efficiency(row, path, sections["accelerators"], problems)
 

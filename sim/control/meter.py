@@ -19,6 +19,7 @@ import simpy
 from sim.billing.ledger import Ledger
 from sim.bins import BINS, edges_ns, quantile_ns
 from sim.control.nodes import NOT_REACHED, Node, ReplicaLife
+from sim.control.other_costs import OtherCosts
 from sim.control.provisioner import Provisioner
 from sim.control.sink import TableSink
 from sim.control.world import World
@@ -151,6 +152,7 @@ class Meter:
         self.in_items = [world.resolved.scenario.in_items(stream.service) for stream in world.streams]
         self.edges_ns = edges_ns()
         self.steps = 0
+        self.other_costs = OtherCosts(world, ledger) if scenario.other_costs.is_on else None
 
     def window_ends_ns(self) -> IntArray:
         """Return the ends of all windows, int64, increasing."""
@@ -179,7 +181,11 @@ class Meter:
     def _book_until(self, at_ns: int, views: list[View]) -> None:
         slices = self._slices(at_ns, views)
         self._accrue(slices)
+        machines = self.provisioner.machines
+        nodes = [*machines.alive.values(), *machines.ended]
         self._book(at_ns, slices)
+        if self.other_costs is not None:
+            self.other_costs.use(self.last_ns, at_ns, slices, nodes, views)
         self.last_ns = at_ns
 
     # Slices of use

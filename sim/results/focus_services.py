@@ -25,6 +25,8 @@ _SERVICES = {
     "network": ("Networking", "Other (Networking)", "Networking", "Data Transfer"),
     "tokens": ("AI and Machine Learning", "Generative AI", "Token API", "Tokens"),
     "licence": ("Other", "Other (Other)", "Licences", "Licences"),
+    "cluster": ("Compute", "Containers", "Cluster", "Cluster Time"),
+    "monitoring": ("Management and Governance", "Observability", "Monitoring", "Monitoring"),
     "people": ("Other", "Other (Other)", "People", "Working Time"),
 }
 OF_MACHINES = ("compute", "minimum", "commitment_waste")
