@@ -32,6 +32,7 @@ def declare_bill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per", metavar="UNIT,...", help="what a unit of work costs: requests, tokens, users; by service, or by the keys of --by"
     )
+    parser.add_argument("--query", metavar="NAME", help="the answer to one of five queries, for instance dearest_hours")
     parser.add_argument("--why", metavar="MONTH", help="why this month (YYYY-MM) was dearer than the one before it")
     parser.add_argument("--against", metavar="MONTH", help="or than this one")
     parser.add_argument("--top", type=int, metavar="N", help="the N dearest rows alone, the others as one")
@@ -93,8 +94,11 @@ def _check(arguments: argparse.Namespace) -> None:
     problems.check(not (arguments.focus and others), "--focus", arguments.focus or "", "comes alone", "no --by, --json or --csv")
     problems.check(not (arguments.json and arguments.csv), "--csv", arguments.csv or "", "comes alone", "--json or --csv")
     problems.check(arguments.by is not None or not arguments.across, "--across", arguments.across or "", "needs rows", "with --by")
-    rest = ", ".join(f"--{option}" for option in ("per", "by", "across", "top") if getattr(arguments, option) is not None)
-    problems.check(arguments.why is None or not rest, "--why", arguments.why or "", "is a question of its own", f"without {rest}")
+    beside = [option for option in ("per", "by", "across", "top") if getattr(arguments, option) is not None]
+    for option, others in (("why", [*(["query"] if arguments.query else []), *beside]), ("query", beside)):
+        asked = getattr(arguments, option)
+        without = ", ".join(f"--{other}" for other in others)
+        problems.check(asked is None or not others, f"--{option}", asked or "", "is a question of its own", f"without {without}")
     problems.check(arguments.why is not None or not arguments.against, "--against", arguments.against or "", "needs --why")
     columns = arguments.across or arguments.top
     problems.check(
@@ -106,6 +110,8 @@ def _check(arguments: argparse.Namespace) -> None:
 def _asked_for(result: RunResult, arguments: argparse.Namespace) -> Shown:
     if arguments.why is not None:
         return _why(result, arguments.why, arguments.against)
+    if arguments.query is not None:
+        return _query(result, arguments.query)
     if arguments.per is not None:
         return _unit_costs(result, _words(arguments.per), _words(arguments.by or "service"))
     if arguments.by is not None:
@@ -183,6 +189,14 @@ def show_why(sides: Sequence[Replications], console: Console) -> None:
         numbers = (common[0], common[0]) if common else (first.numbers[0], other.numbers[0])
         console.print()
         console.print(why_table(why_run(first.run(numbers[0]), other.run(numbers[1]), ("A", letter))))
+
+
+def _query(result: RunResult, name: str) -> Shown:
+    from sim.report.bill import query_table
+    from sim.results.queries import answer
+
+    rows = answer(result, name)
+    return Shown([query_table(name, rows)], {"query": name, "rows": rows}, rows)
 
 
 def _zone(result: RunResult) -> str:

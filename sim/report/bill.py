@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich.table import Table
 
@@ -145,6 +146,22 @@ def why_table(found: Why) -> Table:
         share = share_cell(shown.after - shown.before, shown.before)
         table.add_row(cell(f"  after: {found.after}"), cents_text(shown.after), share, style="bold", end_section=True)
     table.caption = "Shapley values of the causes: they add up to the difference, whatever their order"
+    return table
+
+
+def query_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the answer to a query, a column each; texts to the left."""
+    table = new_table(plain(name).replace("_", " ").upper(), "answer")
+    if not rows:
+        table.add_row("nothing in this run")
+        return table
+    table.columns.clear()
+    for column, value in rows[0].items():
+        table.add_column(column, justify="left" if isinstance(value, str) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            *(cell("-" if value is None else f"{value:,}" if isinstance(value, int | float) else value) for value in row.values())
+        )
     return table
 
 
