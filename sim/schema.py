@@ -204,7 +204,7 @@ TABLES: dict[str, Table] = {
                     "category",
                     "VARCHAR",
                     "",
-                    "compute, minimum, energy, commitment_waste, storage, network, tokens, licence or people",
+                    "compute, minimum, energy, commitment_waste, storage, network, tokens, licence, people, cluster or monitoring",
                 ),
                 ("start_ns", "BIGINT", "ns", "start of the charged time"),
                 ("end_ns", "BIGINT", "ns", "end of the charged time"),

@@ -345,7 +345,10 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("category", ["compute", "minimum", "commitment_waste", "energy", "storage", "network", "tokens", "people"])
+@pytest.mark.parametrize(
+    "category",
+    ["compute", "minimum", "commitment_waste", "energy", "storage", "network", "tokens", "people", "cluster", "monitoring"],
+)
 @pytest.mark.parametrize("cloud", ["aws", "gcp", "azure", "lambda", ""])
 def test_every_category_has_a_service_of_the_specification(category: str, cloud: str) -> None:
     service = service_of(category, cloud)
