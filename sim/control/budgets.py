@@ -112,18 +112,18 @@ class Budgets:
 
     def _act(self, budget: _Budget, name: str, action: BudgetAction) -> None:
         month, config = budget.spend.month, budget.config
-        amount_nano = next((amount for kind, _, amount in self._amounts(budget) if kind == action.on), None)
+        amount_nano = next((amount for kind, _, amount in self._amounts(budget) if kind == action.by), None)
         # What is known of last month is no reason to act in this one.
         if amount_nano is None or month is None or self._now_ns >= month.end_ns:
             self._enforce(budget, name, action)
             return
         share = action.ends_below if name in budget.acting else action.at
         over = config.reached(share, amount_nano)
-        reason = f"{_NAMES[action.on]} is {_of(amount_nano, config)}"
+        reason = f"{_NAMES[action.by]} is {_of(amount_nano, config)}"
         if over and name not in budget.acting:
             budget.acting[name] = month, reason
             self._tell(budget, BEGINS, action.at, name, f"{choice_name(action)}: {reason}")
-        elif not over and name in budget.acting and action.on == FORECAST:
+        elif not over and name in budget.acting and action.by == FORECAST:
             self._end(budget, name, share, f"{reason}, below {share:.0%}")
         self._enforce(budget, name, action)
 

@@ -165,12 +165,12 @@ def _check_time(path: str, text: str, fine: Container[int], allowed: str, proble
 
 def _check_action(path: str, action: BudgetAction, scenario: Purposes, problems: Problems) -> None:
     triggers = (ACTUAL, FORECAST)
-    problems.check(action.on in triggers, f"{path}.on", action.on, "is not what an action can go by", choices=triggers)
+    problems.check(action.by in triggers, f"{path}.by", action.by, "is not what an action can go by", choices=triggers)
     _check_share(f"{path}.at", action.at, problems)
     if action.until is not None:
-        if action.on == ACTUAL:
+        if action.by == ACTUAL:
             problems.add(
-                f"{path}.until", action.until, "is of no use: the spend of a month does not fall", "unset, or on: forecast"
+                f"{path}.until", action.until, "is of no use: the spend of a month does not fall", "unset, or by: forecast"
             )
         elif _check_share(f"{path}.until", action.until, problems):
             problems.check(action.until <= action.at, f"{path}.until", action.until, "is above at", f"at most {action.at:g}")

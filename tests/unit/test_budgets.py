@@ -302,7 +302,7 @@ def _pair(**changes: Any) -> Scenario:
 
 
 def test_a_cap_lowers_the_bill_and_is_undone_with_the_month(tmp_path: Path) -> None:
-    cap = CapReplicas(deployment="llama", most_replicas=1, on="actual", at=0.5)
+    cap = CapReplicas(deployment="llama", most_replicas=1, by="actual", at=0.5)
     budget = Budget(usd_per_month="1000", actions={"cap": cap})
     result = simulate(_pair(budgets={"all": budget}), out=tmp_path / "run")
     january = budget_months(result)[0]
@@ -335,7 +335,7 @@ def test_an_action_on_the_forecast_ends_when_it_has_helped(tmp_path: Path) -> No
 
 
 def test_the_wish_of_the_autoscaler_is_kept_under_a_cap(tmp_path: Path) -> None:
-    cap = CapReplicas(deployment="llama", most_replicas=2, on="actual", at=0.01)
+    cap = CapReplicas(deployment="llama", most_replicas=2, by="actual", at=0.01)
     budget = Budget(usd_per_month="100", actual_at=[], forecast_at=[], actions={"cap": cap})
     made = _quiet(
         start="2026-01-31T00:00:00Z", horizon="2d", deployments=schedule(1, ("6h", 4), ("12h", 3)), budgets={"all": budget}
@@ -369,8 +369,8 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "acts": Budget(
             usd_per_month="1",
             actions={
-                "cap": CapReplicas(deployment="lama", most_replicas=-1, on="forcast", at=0.0),
-                "never": CapReplicas(deployment="llama", on="actual", until=0.5),
+                "cap": CapReplicas(deployment="lama", most_replicas=-1, by="forcast", at=0.0),
+                "never": CapReplicas(deployment="llama", by="actual", until=0.5),
                 "turned": CapReplicas(deployment="llama", at=0.5, until=0.6),
             },
         ),
@@ -382,11 +382,11 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "1st", "money.usd_per_month", "money.spent_before_usd", "nothing.usd_per_month", "scope.scope", "whole.of", "service.of",
         "segment.of", "no_service.of", "deployment.of", "shares.actual_at[1]", "shares.actual_at[2]", "shares.forecast_at[0]",
         "times.check_every", "times.data_delay", "times.forecast_after", "weeks.forecast.weeks", "acts.actions.cap.deployment",
-        "acts.actions.cap.most_replicas", "acts.actions.cap.on", "acts.actions.cap.at", "acts.actions.never.until",
+        "acts.actions.cap.most_replicas", "acts.actions.cap.by", "acts.actions.cap.at", "acts.actions.never.until",
         "acts.actions.turned.until",
     }  # fmt: skip
     nearest = {path: problem.nearest for path, problem in found.items() if problem.nearest}
     assert nearest == {
         "scope.scope": "account", "service.of": "chat", "segment.of": "chat/all", "no_service.of": "chat/all",
-        "deployment.of": "llama", "acts.actions.cap.deployment": "llama", "acts.actions.cap.on": "forecast",
+        "deployment.of": "llama", "acts.actions.cap.deployment": "llama", "acts.actions.cap.by": "forecast",
     }  # fmt: skip

@@ -56,12 +56,12 @@ class Forecast:
 class BudgetAction:
     """Base of what a budget does: bounds on the replicas of deployments, from the check at which it begins to the one that ends it.
 
-    A class has the fields `on` ("actual" or "forecast"), `at` and `until`; a share is of the budget. It begins when the spend, or
-    its forecast, is at least `at`. It ends with the month; one on the forecast also when the forecast is below `until` (None: nine
+    A class has the fields `by` ("actual" or "forecast"), `at` and `until`; a share is of the budget. It begins when the spend, or
+    its forecast, is at least `at`. It ends with the month; one by the forecast also when the forecast is below `until` (None: nine
     tenths of `at`, for one that ended at `at` would be undone as soon as it helps).
     """
 
-    on: str
+    by: str
     at: float
     until: float | None
 

@@ -18,7 +18,7 @@ class CapReplicas(BudgetAction):
     Parameters
     ----------
     deployment : its name. most_replicas : the bound.
-    on, at, until : when it begins and ends, see `BudgetAction`.
+    by, at, until : when it begins and ends, see `BudgetAction`.
 
     Examples
     --------
@@ -28,7 +28,7 @@ class CapReplicas(BudgetAction):
 
     deployment: str = ""
     most_replicas: int = 1
-    on: str = FORECAST
+    by: str = FORECAST
     at: float = 1.0
     until: float | None = None
 
