@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from sim.report.cells import cell, new_table, plain, share_cell, significant
 from sim.results.pivot import Pivot
@@ -103,16 +104,17 @@ def _per_request(found: Sequence[UnitCost], by: Sequence[str]) -> Table:
 
 
 def _per_token(found: Sequence[UnitCost], by: Sequence[str]) -> Table:
-    table = new_table(
-        "USD PER 1M TOKENS", *map(plain, [*by, "1M input", "1M output", "per 1M input", "per 1M output", "per 1M both"])
-    )
+    table = new_table("USD PER 1M TOKENS", *map(plain, [*by, "1M in", "1M out", "per 1M in", "per 1M out", "both"]))
     for unit in found:
         tokens = unit.prompt_tokens + unit.output_tokens
         both = unit.total_nano * 1_000_000 / tokens / NANO_PER_USD if tokens else None
         prices = (unit.per_1m_prompt_tokens, unit.per_1m_output_tokens, both)
         millions = (f"{number / 1e6:,.1f}" for number in (unit.prompt_tokens, unit.output_tokens))
         table.add_row(*map(cell, unit.keys), *millions, *map(significant, prices))
-    table.caption = "split by replica time: what input adds to full steps, and for output all the rest; overheads follow work"
+    table.caption = (
+        "in, out: prompt and output tokens; split by replica time: what prompts add to full steps, and for output all the rest; "
+        "overheads follow work"
+    )
     return table
 
 
@@ -159,10 +161,16 @@ def query_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     for column, value in rows[0].items():
         table.add_column(column, justify="left" if isinstance(value, str) else "right", overflow="fold")
     for row in rows:
-        table.add_row(
-            *(cell("-" if value is None else f"{value:,}" if isinstance(value, int | float) else value) for value in row.values())
-        )
+        table.add_row(*map(_value_cell, row.values()))
     return table
+
+
+def _value_cell(value: Any) -> Text:
+    if value is None:
+        return Text("-")
+    if isinstance(value, float):
+        return Text(f"{value:,.2f}" if round(value, 2) == value else f"{value:,}")
+    return cell(f"{value:,}" if isinstance(value, int) else value)
 
 
 def _signed(amount_cents: int) -> str:

@@ -59,9 +59,9 @@ WITH paid AS (
 ), on_demand AS (
     SELECT instance, sum(amount) / sum(hours) AS per_hour FROM paid WHERE purchase = 'on_demand' GROUP BY instance
 )
-SELECT month, instance, round(hours, 2) AS spot_hours, round(amount / 1e9, 2) AS spot_usd,
+SELECT month, instance, round(hours, 2) AS spot_h, round(amount / 1e9, 2) AS spot_usd,
     round(hours * per_hour / 1e9, 2) AS on_demand_usd, round((hours * per_hour - amount) / 1e9, 2) AS saved_usd,
-    round(100 * (1 - amount / (hours * per_hour)), 1) AS saved_percent
+    round(100 * (1 - amount / (hours * per_hour)), 1) AS percent
 FROM paid LEFT JOIN on_demand USING (instance) WHERE purchase = 'spot' ORDER BY month, instance
 """,
 }
