@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,8 @@ TERM_HOURS = {"1y": 8_760, "3y": 26_280}
 def declare_commit(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     shares = "a share for all families, or FAMILY=SHARE with commas; in place of the catalog's"
+    # A word such as -30%,+30% is a value and no option: argparse knows that of plain negative numbers alone.
+    parser._negative_number_matcher = re.compile(r"-[0-9.]")
     parser.add_argument("folder", metavar="DIR", help="a folder written by `run`, of a scenario without commitments")
     parser.add_argument("--term", choices=tuple(TERM_HOURS), default="1y", help="for how long one commits (default: 1y)")
     parser.add_argument("--reserved", metavar="SHARE", help=f"discount of reserved machines and committed use: {shares}")
@@ -133,7 +136,14 @@ def _advice(arguments: argparse.Namespace) -> Advice:
 
 
 def scenario_rows(portfolio: Portfolio) -> dict[str, dict[str, Any]]:
-    """Return a set of commitments as the rows of `commitments:` in a scenario, at the rates that were assumed."""
+    """Return a set of commitments as the rows of `commitments:` in a scenario, at the rates that were assumed.
+
+    A plan has one rate for a type there; where regions differ in the price of a type no row can say it, and there are none.
+    """
+    for outcome in portfolio.outcomes:
+        rates = outcome.promise.offer.rates_nano
+        if len({kind.instance for kind in rates}) < len({(kind.instance, rate) for kind, rate in rates.items()}):
+            return {}
     return {f"commitment_{number}": _row(outcome) for number, outcome in enumerate(portfolio.outcomes, 1)}
 
 

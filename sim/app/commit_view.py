@@ -36,10 +36,14 @@ def show_advice(found: Advice, console: Console) -> None:
         console.print()
     for line in _notes(found, best):
         _say(console, line)
-    if best.outcomes:
+    rows = scenario_rows(best)
+    if rows:
         _say(console, "to run it with these commitments, add to the scenario:")
-        for line in _yaml(best):
-            _say(console, line)
+        _say(console, "commitments:")
+        for name, row in rows.items():
+            _say(console, f"  {name}: {flow(row)}")
+    elif best.outcomes:
+        _say(console, "no rows for a scenario: a plan has one rate for a type there, and here its price differs between regions")
 
 
 def _say(console: Console, line: str) -> None:
@@ -129,15 +133,14 @@ def _notes(found: Advice, best: Portfolio) -> list[str]:
     return notes
 
 
-def _yaml(portfolio: Portfolio) -> list[str]:
-    lines = ["commitments:"]
-    for name, row in scenario_rows(portfolio).items():
-        cells = ", ".join(f"{key}: {_flow(value)}" for key, value in row.items())
-        lines.append(f"  {name}: {{{cells}}}")
-    return lines
+def flow(value: object) -> str:
+    """Return a row as YAML on one line, which the command line reads, too: numbers that are texts stay texts.
 
-
-def _flow(value: object) -> str:
+    Examples
+    --------
+    >>> flow({"choice": "reserved_instances", "count": 2, "usd_per_hour": "5.16"})
+    '{choice: reserved_instances, count: 2, usd_per_hour: "5.16"}'
+    """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
     return f'"{value}"' if isinstance(value, str) and value[0].isdigit() else str(value)
