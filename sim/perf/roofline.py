@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sim.domain.hardware import WEIGHT_TYPES as WEIGHT_TYPES
@@ -24,6 +26,7 @@ KV_BYTES = {"bf16": 2, "fp8": 1}
 # Steps of up to so many tokens are computed one by one; beyond, a table goes on as it ends. Experts are all in use long before.
 MOST_TOKENS = 1 << 14
 MOST_SEQUENCES = 1 << 11
+EFFICIENCIES = ("eta_compute", "eta_weights", "eta_attention", "eta_kv", "eta_expert_compute", "eta_expert_weights")
 
 
 def check_parallel(
@@ -119,6 +122,23 @@ def kernel_times(
     )
 
 
+def within_peaks(fit: StepFit, kernel_scale: float) -> StepFit:
+    """Return efficiencies with which times stay possible when an engine's factor is on them.
+
+    Engines whose kernels overlap take less than the sum of their times, but no kernel beats the datasheet: with a factor below 1,
+    an efficiency above it would be one above 1.
+
+    Examples
+    --------
+    >>> from sim.catalog.loader import load_catalog
+    >>> within_peaks(load_catalog().fits["b200-sxm/trtllm/bf16"], kernel_scale=0.5).eta_kv
+    0.5
+    """
+    if kernel_scale >= 1.0:
+        return fit
+    return replace(fit, **{name: min(getattr(fit, name), kernel_scale) for name in EFFICIENCIES})
+
+
 def step_model(
     model: Model,
     accelerator: Accelerator,
@@ -182,7 +202,8 @@ def step_model(
     """
     kinds = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype, "tensor_parallel": tensor_parallel}
     shares = {"weight_share": weight_share, "linear_speed": linear_speed}
-    kernels = kernel_times(model, accelerator, fit, **kinds, **shares)  # type: ignore[arg-type]
+    possible = within_peaks(fit, engine.kernel_scale)
+    kernels = kernel_times(model, accelerator, possible, **kinds, **shares)  # type: ignore[arg-type]
     scale_ns, hand_overs = engine.kernel_scale * 1e9, pipeline_parallel - 1
     tokens, sampled = np.arange(MOST_TOKENS + 1.0), np.arange(MOST_SEQUENCES + 1.0)
     hand_over_ns = hand_overs * (STAGE_LINK_NS + 2 * model.hidden / STAGE_LINK_BYTES_PER_NS * tokens)

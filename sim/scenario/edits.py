@@ -121,12 +121,17 @@ def _unknown(edit: Edit, known: Sequence[str]) -> Problem:
     near = nearest_name(wrong, children) if parent else ""
     if near:
         nearest = f"{prefix}{near}{edit.key[len(prefix) + len(wrong) :]}"
+    elif parent and not children:
+        nearest = ""
     else:
         tails = {".".join(path.split(".")[-depth:]) for path in known for depth in (1, 2)}
         nearest = nearest_name(edit.key, sorted(tails))
     message = f"is not a setting of {parent}" if parent else "is not a setting of this scenario"
     if parent in NAMED:
         message = f"there is no {parent.removesuffix('s')} {wrong!r}; to add one, write +{edit.key}=..."
+    elif parent and not children:
+        # An optional group that is not set looks like a value here: which of the two it is, the scenario's types say.
+        message += f", which has no settings now; to set one where it can have them, write +{edit.key}=..."
     return Problem(edit.key, edit.value, message, ", ".join(children) or "none", nearest)
 
 

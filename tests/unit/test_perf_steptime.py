@@ -94,12 +94,25 @@ def test_tensor_parallel_adds_two_all_reduces_a_layer() -> None:
 
 
 def test_an_engine_scales_kernels_and_adds_its_own_time() -> None:
-    half = replace(ENGINE, kernel_scale=0.5, step_s=3e-3, sequence_s=5e-6)
-    bare = replace(half, kernel_scale=1.0, step_s=0.0, sequence_s=0.0)
+    late = replace(ENGINE, kernel_scale=1.5, step_s=3e-3, sequence_s=5e-6)
+    bare = replace(late, kernel_scale=1.0, step_s=0.0, sequence_s=0.0)
     settings = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
     rows = parts("llama-3.1-8b", "h100-sxm", "bf16")[:3]
-    slow, kernels = (seconds(step_model(*rows, engine, **settings), 515, 4, 10**6, 1200) for engine in (half, bare))  # type: ignore[arg-type]
-    assert slow == pytest.approx(0.5 * kernels + 3e-3 + 4 * 5e-6, rel=1e-8)
+    slow, kernels = (seconds(step_model(*rows, engine, **settings), 515, 4, 10**6, 1200) for engine in (late, bare))  # type: ignore[arg-type]
+    assert slow == pytest.approx(1.5 * kernels + 3e-3 + 4 * 5e-6, rel=1e-8)
+
+
+@pytest.mark.parametrize("accelerator", ["a100-sxm-80", "h100-sxm", "b200-sxm"])
+@pytest.mark.parametrize("engine", sorted(CATALOG.engines))
+def test_no_engine_is_faster_than_the_datasheet(engine: str, accelerator: str) -> None:
+    llama, chip, row = CATALOG.models["llama-3.1-8b"], CATALOG.accelerators[accelerator], CATALOG.engines[engine]
+    fit = CATALOG.fits[f"{accelerator}/{row.kernels}/bf16"]
+    step = step_model(llama, chip, fit, row, weight_dtype="bf16", kv_dtype="bf16", tensor_parallel=1)
+    context = 128 * 32_768
+    read_s = (2 * llama.active_linear_parameters + 2 * llama.head_parameters + 131_072 * context) / (chip.bandwidth_gb_per_s * 1e9)
+    assert seconds(step, 128, 128, 0, context) >= read_s
+    compute_s = 2 * llama.active_linear_parameters * 16_384 / (chip.dense_tflops["bf16"] * 1e12)
+    assert seconds(step, 16_384, 1, 0, 0) >= compute_s
 
 
 def test_pcie_gets_slower_from_two_cards_to_four() -> None:
