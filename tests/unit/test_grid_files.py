@@ -212,6 +212,9 @@ def test_changes_are_where_the_value_changes(tmp_path: Path) -> None:
     series = read(written(tmp_path, *hours_of(2026)), "carbon", hours=48)
     changes = list(series.changes(START, 2 * NS_PER_DAY))
     assert changes == [n * NS_PER_HOUR for n in range(1, 48)]
+    # an hour like the one before it cuts nothing
+    path = written(tmp_path, "time,usd_per_kwh", *(f"2026-01-05T0{n}:00Z,{value}" for n, value in enumerate((1, 1, 2, 2, 1))))
+    assert list(read(path, hours=5).changes(START, 5 * NS_PER_HOUR)) == [2 * NS_PER_HOUR, 4 * NS_PER_HOUR]
 
 
 def problems_of(energy: Energy, **pool: Any) -> dict[str, str]:
