@@ -32,6 +32,7 @@ from sim.results.focus_services import (
     COMMITMENTS,
     NOT_APPLICABLE,
     OF_MACHINES,
+    OWNED,
     PROVIDERS,
     price_of,
     service_of,
@@ -271,7 +272,7 @@ def _price(unit: str, unit_price: str) -> tuple[str | None, ...]:
 
 def _place(pool: str, category: str, scenario: Mapping[str, Any], catalog: Catalog) -> tuple[str | None, ...]:
     """Return who sells a charge of a pool, what it is, and where; a charge without a pool is of the one cloud of all pools."""
-    clouds = {name: _cloud(row["instance"], catalog) for name, row in scenario["pools"].items()}
+    clouds = {name: _cloud(row, catalog) for name, row in scenario["pools"].items()}
     of_all = set(clouds.values())
     cloud = clouds.get(pool) or (of_all.pop() if len(of_all) == 1 else "")
     account = scenario["account"]["name"]
@@ -285,6 +286,7 @@ def _place(pool: str, category: str, scenario: Mapping[str, Any], catalog: Catal
     return provider, host, found["region"] if found else None, sku, details, *astuple(service)
 
 
-def _cloud(instance: str, catalog: Catalog) -> str:
-    row = catalog.instances.get(instance)
-    return row.cloud if row else ""
+def _cloud(pool: Mapping[str, Any], catalog: Catalog) -> str:
+    """Return whose machines a pool has; "" for one's own, whatever their type."""
+    row = catalog.instances.get(pool["instance"])
+    return row.cloud if row and pool["purchase"] != OWNED else ""

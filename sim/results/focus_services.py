@@ -36,7 +36,7 @@ COMMITMENTS = {
     "committed_use": ("Usage", "Committed Use Discount"),
     "savings_plan": ("Spend", "Savings Plan"),
 }
-CAPACITY_RESERVATION, CAPACITY_BLOCK = "capacity_reservation", "capacity_block"
+CAPACITY_RESERVATION, CAPACITY_BLOCK, OWNED = "capacity_reservation", "capacity_block", "owned"
 _AS_WRITTEN = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "kWh", "USD", "GPU", "LCU")
 _NO_PLURAL = _AS_WRITTEN[:-2]
 _PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?) per ([A-Za-z0-9][A-Za-z0-9 -]*)")

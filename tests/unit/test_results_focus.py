@@ -86,7 +86,14 @@ Write = Callable[[Ledger], None]
 
 
 def a_run(
-    folder: Path, write: Write, *, hours: int = 4, timezone: str = "UTC", instance: str = "p5.4xlarge", **options: Any
+    folder: Path,
+    write: Write,
+    *,
+    hours: int = 4,
+    timezone: str = "UTC",
+    instance: str = "p5.4xlarge",
+    purchase: str = "on_demand",
+    **options: Any,
 ) -> RunResult:
     """A finished run with a ledger that a test fills."""
     pool = pool_billing(own_price("7.20"), **options)
@@ -96,7 +103,7 @@ def a_run(
         scenario = {
             "account": {"name": "account", "timezone": timezone},
             "catalog": "",
-            "pools": {"gpu": {"instance": instance, "region": "us-east-1"}},
+            "pools": {"gpu": {"instance": instance, "purchase": purchase, "region": "us-east-1"}},
         }
         return writer.commit({}, {"scenario": scenario})
 
@@ -328,11 +335,10 @@ def test_a_run_without_charges_has_its_columns(tmp_path: Path) -> None:
     assert (tmp_path / "focus-1.4.csv").read_text("utf-8").startswith("AvailabilityZone,BilledCost,")
 
 
-def test_machines_of_no_cloud_are_the_accounts_own(tmp_path: Path) -> None:
-    rows = written(a_run(tmp_path / "run", machines, instance="a-machine-of-mine"), tmp_path)
-    assert {(row["ServiceProviderName"], row["ServiceName"], row["SkuPriceDetails"]) for row in rows} == {
-        ("account", "Machines", "")
-    }
+@pytest.mark.parametrize(("instance", "purchase"), [("a-machine-of-mine", "on_demand"), ("p5.4xlarge", "owned")])
+def test_machines_of_no_cloud_are_the_accounts_own(instance: str, purchase: str, tmp_path: Path) -> None:
+    rows = written(a_run(tmp_path / "run", machines, instance=instance, purchase=purchase), tmp_path)
+    assert {(row["ServiceProviderName"], row["ServiceName"]) for row in rows} == {("account", "Machines")}
 
 
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
