@@ -77,7 +77,7 @@ deployments:
 pools:
   machines:
     instance: {pool.instance}
-    purchase: on_demand                      # or spot
+    purchase: on_demand                      # or spot, owned, capacity_block
     region: {pool.region}
     zones: [{", ".join(pool.zones)}]
     # price_usd_per_hour: 2.10 USD/h         # a price of your own instead of the catalog's

@@ -8,7 +8,7 @@ from commitment_kit import bill, lines, rented
 
 from sim.billing.coverage import Place, Plan, Span, Use
 from sim.billing.rates import Rate
-from sim.scenario import Pool
+from sim.scenario import Account, Pool
 from sim.scenario.commitments import (
     CapacityReservation,
     ComputeSavingsPlan,
@@ -288,4 +288,27 @@ def test_the_committed_rate_is_that_of_its_beginning_and_a_plan_dearer_than_the_
         (june, "compute", "reserved", "73.74 per hour"): 73.74,
         (june, "compute", "on_demand", "55.04 per hour"): 110.08,
         (june, "commitment_waste", "savings_plan", "1 per USD committed"): 58.992,
+    }
+
+
+def test_two_reservations_of_the_same_machines_keep_two_places() -> None:
+    # One place kept by each; one machine runs for half an hour: 0.5 h empty of the first, 1 h of the second, 1.5 x 6.88 = 10.32.
+    kept = CapacityReservation(instance="p5.4xlarge", region="us-east-1", zone="us-east-1a", count=1)
+    sink = bill({"gpu": Pool()}, {"one": kept, "two": kept}, [rented(0, "gpu", 0, 1800)], hours=1)
+    assert dollars(lines(sink, "category")) == {("compute",): 3.44, ("commitment_waste",): 10.32}
+    # Two machines fill both.
+    sink = bill({"gpu": Pool()}, {"one": kept, "two": kept}, [rented(number, "gpu", 0, 3600) for number in range(2)], hours=1)
+    assert dollars(lines(sink, "category")) == {("compute",): 13.76}
+
+
+def test_hours_are_those_of_the_account() -> None:
+    # 00:00 UTC is 05:30 in Kolkata: the first hour of the run has half a reserved hour, then a whole one, then half of one.
+    # A machine from 00:00 to 00:45 UTC: half an hour is covered, then a quarter; three quarters, and half an hour, are lost.
+    account = Account("account", "Asia/Kolkata")
+    sink = bill(TEN, {"ri": reserved(1)}, [rented(0, "gpu", 0, 2700)], hours=2, account=account)
+    assert dollars(lines(sink, "local_hour", "category")) == {
+        ("2026-01-05T05:00+05:30", "compute"): 3.0,
+        ("2026-01-05T06:00+05:30", "compute"): 1.5,
+        ("2026-01-05T06:00+05:30", "commitment_waste"): 4.5,
+        ("2026-01-05T07:00+05:30", "commitment_waste"): 3.0,
     }
