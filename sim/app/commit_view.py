@@ -113,7 +113,7 @@ def _traffic_table(portfolios: Sequence[Portfolio]) -> Table:
 
 
 def _notes(found: Advice, best: Portfolio) -> list[str]:
-    rest = found.run_nano - found.eligible_nano
+    rest = max(found.run_nano - found.eligible_nano, 0)  # rows are rounded one by one, their sum is not
     unknown = found.use.on_demand_nano(found.unknown)
     notes = [
         f"not eligible: {usd(rest)} of {usd(found.run_nano)} USD of the run (spot, own machines, other lines)",
