@@ -79,7 +79,8 @@ def capped_step_model(build: Callable[[Accelerator], StepModel], accelerator: Ac
     if cap_w >= accelerator.tdp_w:
         return full
     power = accelerator.power
-    slow = build(replace(accelerator, dense_tflops={name: SLOWED * peak for name, peak in accelerator.dense_tflops.items()}))
+    slowed = {name: SLOWED * peak for name, peak in accelerator.dense_tflops.items()}
+    slow = build(replace(accelerator, dense_tflops=slowed, power=replace(power, expert_kernel=0.0)))
     free = replace(power, kernel=0.0, flop_pj=dict.fromkeys(power.flop_pj, 0.0))
     lean = build(replace(accelerator, power=free))
     limit_w = full.tdp_w * cap_w / accelerator.tdp_w
@@ -101,6 +102,7 @@ def capped_step_model(build: Callable[[Accelerator], StepModel], accelerator: Ac
         attention_j=float(attention_j[0]),
         contexts=tuple(cap.contexts(row, decoding) for decoding, row in enumerate(full.contexts, start=1)),
         tdp_w=limit_w,
+        base_w=cap.base_w,
     )
 
 
@@ -116,10 +118,13 @@ def clock_share(room_w: float, part: _Part) -> Floats:
 
 
 class _Cap:
-    """Parts of a step model, and the same under a limit of the replica's power."""
+    """Parts of a step model, and the same under a limit of the replica's power. `slow` draws nothing besides for experts."""
 
     def __init__(self, full: StepModel, slow: StepModel, lean: StepModel, limit_w: float) -> None:
         self.full, self.slow, self.lean, self.limit_w = full, slow, lean, limit_w
+        # What experts draw besides is no base that a limit could not touch: it keeps its share of what the limit leaves above idle.
+        share = (limit_w - slow.base_w) / (full.tdp_w - slow.base_w)
+        self.base_w = slow.base_w + (full.base_w - slow.base_w) * share
         self.given = _times(slow) == _times(full)
 
     def part(self, total_s: Floats, slow_s: Floats, joules: Floats, bytes_j: Floats) -> _Part:
@@ -153,7 +158,7 @@ class _Cap:
 
     def capped(self, part: _Part) -> tuple[Floats, Floats]:
         """Return the seconds and joules of parts under the limit."""
-        room_w = self.limit_w - self.full.base_w
+        room_w = self.limit_w - self.base_w
         share = clock_share(room_w, part)
         total_s = part.total_s + part.clocked_s * (1.0 / share - 1.0)
         # On the floor of the voltage a part costs the same joules at any clock: it takes as long as the limit needs for them.

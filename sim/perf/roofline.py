@@ -192,13 +192,13 @@ def step_model(
     ...     catalog.models["llama-3.1-8b"],
     ...     catalog.accelerators["h100-sxm"],
     ...     catalog.fits["h100-sxm/vllm/bf16"],
-    ...     catalog.engines["vllm-2026"],
+    ...     catalog.engines["bare"],
     ...     weight_dtype="bf16",
     ...     kv_dtype="bf16",
     ...     tensor_parallel=1,
     ... )
     >>> round(step.step_fx(n=1, n_out=1, s_twice=0, context=512, decoding=1) / ONE_NS_FX / 1e6, 1)  # ms
-    7.4
+    6.4
     """
     kinds = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype, "tensor_parallel": tensor_parallel}
     shares = {"weight_share": weight_share, "linear_speed": linear_speed}

@@ -129,6 +129,23 @@ def test_energy_of_a_step_never_grows_before_the_voltage_stops_falling(load: tup
     assert all(lower <= higher * (1 + 1e-3) for higher, lower in pairwise(joules))
 
 
+def test_caps_below_what_experts_draw_besides_slow_down_too() -> None:
+    """A B200 with experts draws 170 W idle and 96 W besides: limits of 200 and 240 W are below both together."""
+    chip, engine = CATALOG.accelerators["b200-sxm"], CATALOG.engines["bare"]
+    kinds = {"weight_dtype": "bf16", "kv_dtype": "bf16", "tensor_parallel": 1}
+
+    def experts(accelerator: Accelerator) -> StepModel:
+        fit = CATALOG.fits["b200-sxm/vllm/bf16"]
+        return step_model(CATALOG.models["qwen3-30b-a3b"], accelerator, fit, engine, **kinds)  # type: ignore[arg-type]
+
+    steps = [capped_step_model(experts, chip, cap_w) for cap_w in (999.9, 600.0, 300.0, 240.0, 200.0)]
+    for load in ((1, 1, 0, 1000, 1), (64, 64, 0, 64_000, 64), (2048, 1, 2048**2, 0, 0)):
+        times = [step.step_fx(*load) for step in (experts(chip), *steps)]
+        assert times == sorted(times)
+        assert times[1] == pytest.approx(times[0], rel=1e-2)
+        assert watts(steps[-1], load) <= 200.0 * 1.0001
+
+
 def test_pieces_of_the_context_meet_at_their_knots() -> None:
     def windowed(accelerator: Accelerator) -> StepModel:
         fit, engine = CATALOG.fits["h100-sxm/vllm/bf16"], CATALOG.engines["vllm-2026"]
