@@ -13,7 +13,7 @@ the causes could change. With n causes and v(S) the cost in which those of S are
 
 So the terms add up to the difference without a residual and do not depend on an order, and swapping before and after changes their
 sign alone. Everything is a ratio of integers, so it is exact until the terms are rounded by largest remainders. Charges that are
-not for machine time (energy, storage, ...) are compared line by line.
+not for time of a machine (energy, storage, commitments that stand empty, ...) are compared line by line.
 
 Sources: Shapley, A value for n-person games (1953); Sun, Energy Economics 20 (1998), as Shapley/Sun in Ang, Huang, Mu, Energy
 Policy 37 (2009). The logarithmic mean Divisia index, the other perfect decomposition, takes logarithms, and so has no zeros
@@ -84,9 +84,9 @@ class CostFacts:
 
     @property
     def is_product(self) -> bool:
-        """Whether none of the factors of the product is zero or below, so that all their ratios exist."""
-        times = sum(time_ns for time_ns, _ in self.busy.values())
-        return min(self.requests, self.tokens, times, self.busy_nano) > 0
+        """Whether every factor of the product is above zero, so that all their ratios exist and the product is the cost."""
+        times = [time_ns for time_ns, _ in self.busy.values()]
+        return min(self.requests, self.tokens, self.busy_nano, *times, len(times)) > 0
 
 
 @dataclass(frozen=True)
@@ -246,21 +246,33 @@ def cost_facts(result: RunResult, month: str | None = None) -> dict[str, CostFac
     ----------
     month : of the account; None is the whole run.
     """
+    of_month = "true" if month is None else f"month = {quoted(month)}"
+    return facts_of(result, of_month, of_month)
+
+
+def facts_of(result: RunResult, of_windows: str, of_charges: str) -> dict[str, CostFacts]:
+    """Return what each service paid in some of its windows and charges, and for what.
+
+    Parameters
+    ----------
+    of_windows : SQL condition on `windows`, and `month`. of_charges : on `ledger` and `attribution`.
+    """
     found: dict[str, CostFacts] = {}
-    of_month = "" if month is None else f"WHERE month = {quoted(month)}"
     work = result.sql(f"""
         SELECT service, min(stream) AS first, sum(completed) AS completed, sum(prompt_tokens + output_tokens + items) AS tokens
         FROM windows JOIN {months_sql(result)} ON windows.start_ns >= months.from_ns AND windows.start_ns < months.to_ns
-        {of_month} GROUP BY service ORDER BY first
+        WHERE {of_windows} GROUP BY service ORDER BY first
     """)
     for service, _, completed, tokens in zip(*(column.tolist() for column in work.values()), strict=True):
         found[service] = CostFacts(int(completed), int(tokens))
     # The time of a part is its share of the row's; nanoseconds times nano-dollars need 128 bits.
     parts = result.sql(f"""
-        SELECT {KEYS["service"]} AS payer, unit = 'instance-second' AS machine, coalesce(leases.instance, ledger.pool) AS instance,
-            ledger.purchase AS purchase, use, category, sum(attribution.amount_nano_usd) AS amount,
+        SELECT {KEYS["service"]} AS payer, lease >= 0 AND unit = 'instance-second' AS machine,
+            coalesce(leases.instance, '') AS instance, ledger.purchase AS purchase, use, category,
+            sum(attribution.amount_nano_usd) AS amount,
             sum(attribution.amount_nano_usd::HUGEINT * (ledger.end_ns - ledger.start_ns) // ledger.amount_nano_usd) AS time_ns
-        FROM attribution JOIN ledger USING (row) LEFT JOIN leases USING (lease) {of_month} GROUP BY ALL ORDER BY ALL
+        FROM attribution JOIN ledger USING (row) LEFT JOIN leases USING (lease)
+        WHERE {of_charges} GROUP BY ALL ORDER BY ALL
     """)
     rows = zip(*(column.tolist() for column in parts.values()), strict=True)
     for payer, machine, instance, purchase, use, category, amount, time_ns in rows:
@@ -318,13 +330,13 @@ def _factors(mine: CostFacts, other: CostFacts, uses: Iterable[str]) -> dict[str
     machines = sorted({*mine.busy, *other.busy})
     total_ns = sum(time_ns for time_ns, _ in mine.busy.values())
     times = {machine: mine.busy.get(machine, (0, 0))[0] for machine in machines}
-    priced = {machine: mine.busy[machine] if times[machine] > 0 else other.busy[machine] for machine in machines}
+    priced = {machine: mine.busy.get(machine) or other.busy[machine] for machine in machines}
     return {
         "traffic": Fraction(mine.requests),
         "length": Fraction(mine.tokens, mine.requests),
         "speed": Fraction(total_ns, mine.tokens),
         "mix": {machine: Fraction(times[machine], total_ns) for machine in machines},
-        "price": {machine: Fraction(amount, time_ns) if time_ns else Fraction(0) for machine, (time_ns, amount) in priced.items()},
+        "price": {machine: Fraction(amount, time_ns) for machine, (time_ns, amount) in priced.items()},
         **{use: Fraction(mine.overheads_nano.get(use, 0), mine.busy_nano) for use in uses},
     }
 

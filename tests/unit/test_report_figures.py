@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from sim.report.figures.latency_time import latency_over_time, streams_shown
 from sim.report.figures.queue import queue_over_time
 from sim.report.figures.targets import finding
 from sim.report.figures.trend import cost_and_latency_trend
+from sim.report.figures.waterfall import months_compared, waterfall, why_dearer
 from sim.report.style import png_bytes, svg_bytes, title_of
 from sim.results.records import RunResult
+from sim.results.why import why_month
 from sim.scenario import Slo
 from sim.units import NS_PER_DAY, NS_PER_HOUR, NS_PER_S
 
@@ -353,3 +356,25 @@ def test_names_from_data_are_drawn_as_text(tmp_path: Path, name: str) -> None:
     result = write(tmp_path / "run", scenario, traffic(scenario, 3600, 20), charges(scenario, {("busy", name): 10}, 2), hostile)
     for chart in CHARTS:
         assert b"<script" not in drawn_svg(chart.draw(result))
+
+
+def test_the_waterfall_leads_from_one_bill_to_the_other(tmp_path: Path) -> None:
+    scenario = scenario_of("71d", {"chat": TIGHT}, start="2026-01-20T00:00:00Z")
+    grown = {("busy", "chat"): 2_000_000_001, ("idle", "chat"): 500_000_000, ("lost", "chat"): 7}
+    result = write(tmp_path / "run", scenario, traffic(scenario, 86_400, 50), charges(scenario, grown, 71 * 24))
+    assert months_compared(result) == ("2026-02", "2026-03")  # January is not whole
+    found = why_month(result, "2026-03", "2026-02")
+    bars = waterfall(found)
+    assert (bars[0].to_nano, bars[-1].to_nano) == (28 * 24 * sum(grown.values()), found.total.after_nano)
+    assert bars[-2].to_nano == bars[-1].to_nano
+    assert all(bar.from_nano == before.to_nano for before, bar in itertools.pairwise(bars[:-1]))
+    # Three days more; these rows have no tokens, so uses are compared as they are. 504 nano-dollars lost are too little for a bar.
+    changes = [(bar.label, bar.change_nano) for bar in bars[1:-1]]
+    assert changes == [("traffic", 72 * 2_000_000_001), ("idle", 72 * 500_000_000), ("all else", 72 * 7)]
+    figure = why_dearer(result)
+    assert title_of(figure).startswith("2026-03 cost 180.00 USD more")
+    drawn_svg(figure)
+    half = scenario_of("40d", {"chat": TIGHT}, start="2026-01-20T00:00:00Z")
+    short = write(tmp_path / "short", half, traffic(half, 86_400, 50), charges(half, grown, 40 * 24))
+    assert months_compared(short) == ("2026-01", "2026-02")
+    assert "outside the run" in title_of(why_dearer(short))

@@ -248,6 +248,9 @@ def test_why_without_work_compares_uses_as_they_are() -> None:
     assert decompose(nothing, works).terms_nano["traffic"] == 100
     change = decompose(idle, works)
     assert {term: amount for term, amount in change.terms_nano.items() if amount} == {"traffic": 100, "idle": -30, "booting": -2}
+    # A part of a row too small for a nanosecond has an amount and no time.
+    odd = CostFacts(3, 30, {("m", "spot"): (5, 100), ("n", "spot"): (0, 1)}, {"idle": 10})
+    assert decompose(works, odd).terms_nano["traffic"] == 1
     found = why("a", "b", {"chat": works}, {"code": works})
     assert found.services["chat"].difference_nano == -110
     assert found.total.difference_nano == 0
