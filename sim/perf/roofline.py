@@ -60,6 +60,9 @@ def check_parallel(
     ):
         has = [name for name, (_, arithmetic) in WEIGHT_TYPES.items() if arithmetic in accelerator.dense_tflops]
         message = f"{accelerator.name} has no such arithmetic"
+        if not model.experts:
+            has = [name for name in has if name not in EXPERTS_ONLY]
+            message = f"{model.name} has no experts" if weight_dtype in EXPERTS_ONLY else message
         problems.check(weight_dtype in has, f"{path}.weight_dtype", weight_dtype, message, ", ".join(has))
     problems.check(kv_dtype in KV_BYTES, f"{path}.kv_dtype", kv_dtype, "not a type of the KV cache", choices=KV_BYTES)
     splits = [degree for degree in accelerator.degrees if model.heads % degree == 0]

@@ -23,8 +23,6 @@ GLOBAL_BATCH_TOKENS = 16_000_000
 # was measured at 76 % of its rated 10.2 kW, 7.75 kW, and at 8.4 kW at most (arXiv 2506.14551 and 2412.08602, read 2026-11-23); the
 # low bound, and that other servers are alike, are assumed.
 HOST_SHARE = Range(0.20, 0.38, 0.50)
-# Datasheet peaks of TF32 are half of those of bf16 on NVIDIA's accelerators (A100 and H100 datasheets, from memory).
-TF32_OF_BF16 = 0.5
 
 
 @dataclass(frozen=True)
@@ -161,10 +159,7 @@ def peak_flops_per_s(accelerator: Accelerator, recipe: str) -> float:
     [312.0, 156.0, 0.0]
     """
     arithmetic = RECIPES[recipe].arithmetic
-    peaks = accelerator.dense_tflops
-    if arithmetic == "tf32" and arithmetic not in peaks:
-        return TF32_OF_BF16 * peaks.get("bf16", 0.0) * 1e12
-    return peaks.get(arithmetic, 0.0) * 1e12
+    return accelerator.dense_tflops.get(arithmetic, 0.0) * 1e12
 
 
 def check_job(accelerator: Accelerator, setup: TrainingSetup, job: TrainingJob, problems: Problems) -> None:

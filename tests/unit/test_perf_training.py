@@ -240,7 +240,8 @@ def test_largest_jobs_and_other_problems_are_found_at_once() -> None:
     job = TrainingJob(0.0, global_batch_tokens=100, mfu=1.5, reliability=Reliability(chip_mtbf_h=0.0))
     check_job(v5p, TrainingSetup(accelerators=8192, recipe="fp32", tensor_parallel=2), job, problems)
     found = {problem.path: problem for problem in problems.found}
-    assert set(found) == {"accelerators", "tensor_parallel", "tokens", "global_batch_tokens", "mfu", "chip_mtbf_h"}
+    assert set(found) == {"accelerators", "tensor_parallel", "tokens", "global_batch_tokens", "mfu", "chip_mtbf_h", "recipe"}
+    assert found["recipe"].allowed == "bf16, bf16_fp32_gradients, fp8"
     assert found["accelerators"].allowed == "at most 6144"
     problems = Problems()
     check_job(v5p, TrainingSetup(accelerators=6144), TrainingJob(1e12), problems)
