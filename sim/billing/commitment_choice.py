@@ -288,13 +288,20 @@ def _highest(slope: Fraction, bends: Mapping[Fraction, Fraction], least: int) ->
 
     Between two bends the saving is a line, so one of the whole levels beside a bend has the largest.
     """
-    around = {whole for bend in bends for whole in (math.floor(bend), math.ceil(bend))}
-    wholes = {least, *(whole for whole in around if whole >= least)}
-    best_level, best_saving = 0, Fraction(0)
-    at, saving = Fraction(0), Fraction(0)
-    for level in sorted({*bends, *map(Fraction, wholes)}):
-        saving += slope * (level - at)
-        slope, at = slope + bends.get(level, 0), level
-        if saving > best_saving and level in wholes:
-            best_level, best_saving = int(level), saving
+    # At a whole level k the saving is slope k + sum of change (k - bend) over the bends up to k: those with ceil(bend) <= k.
+    changes: dict[int, Fraction] = {}
+    offsets: dict[int, Fraction] = {}
+    wholes = {least}
+    for bend, change in bends.items():
+        above = math.ceil(bend)
+        changes[above] = changes.get(above, Fraction(0)) + change
+        offsets[above] = offsets.get(above, Fraction(0)) + change * bend
+        wholes |= {above, math.floor(bend)}
+    best_level, best_saving, offset = 0, Fraction(0), Fraction(0)
+    for level in sorted(wholes):
+        slope += changes.get(level, 0)
+        offset += offsets.get(level, 0)
+        saving = slope * level - offset
+        if level >= least and saving > best_saving:
+            best_level, best_saving = level, saving
     return best_level

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from sim.billing.commitment_choice import HourlyUse, Kind, Offer, Outcome, Promise, Segment, best_promise, cover, cover_all
+from sim.billing.commitment_choice import HourlyUse, Kind, Offer, Outcome, Promise, Segment, best_promise, cover
 from sim.units import NANO_PER_USD, NS_PER_HOUR
 
 # Of so many kinds of machines both roundings are tried in all combinations; the others take the nearest number.
@@ -68,11 +68,11 @@ def best_mix(use: HourlyUse, machines: Sequence[Offer], plan: Offer) -> Mix:
     alone = tuple(best_promise(use, offer).level for offer in machines)
     found = []
     for counts in dict.fromkeys([*product(*choices), alone, (0,) * len(machines)]):
-        promises = [Promise(offer, count) for offer, count in zip(machines, counts, strict=True)]
-        left = use
-        for promise in promises:
-            _, left = cover(left, promise)
-        found.append(cover_all(use, [*promises, best_promise(left, plan)]))
+        outcomes, left = [], use
+        for offer, count in zip(machines, counts, strict=True):
+            outcome, left = cover(left, Promise(offer, count))
+            outcomes.append(outcome)
+        found.append([*outcomes, cover(left, best_promise(left, plan))[0]])
     best = max(found, key=lambda outcomes: sum(outcome.saved_nano for outcome in outcomes))
     # What the whole numbers save was found exactly; the bound is as exact as the solver.
     saved_nano = sum(outcome.saved_nano for outcome in best)
