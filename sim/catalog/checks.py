@@ -13,7 +13,8 @@ from sim.errors import Problems
 # Published totals are rounded, count a vision tower or leave biases out; a wrong width is off by far more.
 PARAMETERS_TOLERANCE = 0.02
 # Half the bits are at most twice the arithmetic, a little more where a data sheet rounds; B300 has three times as much fp4 as fp8,
-# and GeForce cards add up bf16 at half speed, so that int8 is four times it. A figure with 2:4 sparsity beside a dense one makes more.
+# and GeForce cards add up bf16 at half speed, so that int8 is four times it. A figure with 2:4 sparsity beside a dense one makes
+# more.
 MOST_GAIN = (("fp8", "bf16", 2.1), ("int8", "bf16", 4.2), ("fp4", "fp8", 3.2), ("bf16", "tf32", 2.1))
 
 

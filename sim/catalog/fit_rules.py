@@ -129,6 +129,10 @@ class _Rules:
         rule = self.type_rules.get(dtype)
         if rule is None:
             return None
+        alike = self.given.get(fit_key(accelerator, kernels, rule.like)) if rule.like else None
+        if alike is not None:
+            row = _derived(alike, name, "transferred", rule.least_band, f"as {alike.name}: a type of as many bits", {})
+            return replace(row, provenance=replace(rule.provenance, confidence="assumed"))
         change = self._change(kernels, dtype)
         bandwidth = self.accelerators[accelerator].bandwidth_gb_per_s
         changed = {field: getattr(plain, field) * factor for field, factor in change.factors.items()}

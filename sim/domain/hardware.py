@@ -257,6 +257,7 @@ class TypeRule:
     Parameters
     ----------
     between : types whose changes are averaged where no accelerator has this one; bf16 itself changes nothing.
+    like : type whose fitted row of the same accelerator and kernels is taken where there is one; "" for none.
     least_band : bands are this or those of the bf16 row, whichever is wider.
     """
 
@@ -264,6 +265,7 @@ class TypeRule:
     least_band: float
     provenance: Provenance
     between: tuple[str, ...] = ()
+    like: str = ""
     notes: str = field(default="")
 
 

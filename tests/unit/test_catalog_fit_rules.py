@@ -165,3 +165,13 @@ def test_a_rule_must_name_what_there_is(tmp_path: Path) -> None:
     found = {(problem.path, problem.nearest) for problem in raised.value.problems}
     assert {("fit_rules.l4.like", "l40s"), ("type_rules.int8_wo.between", "bf16")} <= found
     assert any(problem.path == "fit_rules.l4.validity" for problem in raised.value.problems)
+
+
+def test_eight_bits_are_alike_where_one_kind_is_fitted() -> None:
+    """int8 on an H100 has the peak and the bytes of fp8; on an A100, which has no fp8, it has a row of its own."""
+    fits = load_catalog().fits
+    fp8, int8 = fits["h100-sxm/vllm/fp8"], fits["h100-sxm/vllm/w8a8"]
+    assert (int8.eta_compute, int8.layer_s, int8.validity) == (fp8.eta_compute, fp8.layer_s, "transferred")
+    assert int8.band >= 0.2
+    assert fits["a100-sxm-80/trtllm/w8a8"].validity == "fitted"
+    assert fits["h200-sxm/vllm/w8a8"].eta_compute == fp8.eta_compute
