@@ -19,6 +19,7 @@ from sim.report.cells import cell, labelled, new_table, percent_cell, plain, sec
 from sim.report.energy import energy_lines, energy_table
 from sim.report.jobs import jobs_table
 from sim.report.periods import main_causes, month_block
+from sim.report.spikes import spikes_table
 from sim.results.invoice import InvoiceLine, invoice
 from sim.results.numbers import UNASSIGNED
 from sim.results.records import RunResult
@@ -51,6 +52,7 @@ def render(result: RunResult, console: Console) -> None:
         energy_table(summary),
         jobs_table(result),
         budgets_table(result),
+        spikes_table(result),
         month_block(result),
     ):
         if table is not None:

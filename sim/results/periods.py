@@ -20,17 +20,20 @@ import numpy.typing as npt
 from sim.units import NS_PER_DAY, NS_PER_US, duration_ns, instant
 
 UNITS = ("month", "week")
+# So many days after the first day of a period lies the next one.
+_INTO_THE_NEXT = {"month": 32, "week": 7, "day": 1}
 # From this length on a run is worth reading by month: the shortest month.
 LONG_RUN_NS = 28 * NS_PER_DAY
 
 
 @dataclass(frozen=True)
 class Period:
-    """A calendar month or week, as far as it lies in the run.
+    """A calendar month, week or day, as far as it lies in the run.
 
     Parameters
     ----------
-    label : "2026-03", or "2026-W10" (ISO 8601 weeks, from Monday). start_ns, end_ns : since the scenario start, inside the run.
+    label : "2026-03", "2026-W10" (ISO 8601 weeks, from Monday) or "2026-03-02".
+    start_ns, end_ns : since the scenario start, inside the run.
     partial : whether a part of it lies outside the run.
     """
 
@@ -46,7 +49,8 @@ def periods(start: datetime, horizon_ns: int, zone: str, unit: str) -> tuple[Per
 
     Parameters
     ----------
-    start : calendar instant of time 0. horizon_ns : length of the run in nanoseconds. zone : IANA name. unit : "month" or "week".
+    start : calendar instant of time 0. horizon_ns : length of the run in nanoseconds. zone : IANA name.
+    unit : "month", "week" or "day".
 
     Examples
     --------
@@ -59,7 +63,7 @@ def periods(start: datetime, horizon_ns: int, zone: str, unit: str) -> tuple[Per
     edges, labels = [_midnight_ns(first, local, start)], []
     while edges[-1] < horizon_ns:
         labels.append(_label(first, unit))
-        first = _first_day(first + timedelta(days=32 if unit == "month" else 7), unit)
+        first = _first_day(first + timedelta(days=_INTO_THE_NEXT[unit]), unit)
         edges.append(_midnight_ns(first, local, start))
     return tuple(
         Period(label, max(begin_ns, 0), min(end_ns, horizon_ns), begin_ns < 0 or end_ns > horizon_ns)
@@ -96,10 +100,14 @@ def calendar_month(start: datetime, zone: str, t_ns: int) -> CalendarMonth:
 
 
 def _first_day(day: date, unit: str) -> date:
+    if unit == "day":
+        return day
     return day.replace(day=1) if unit == "month" else day - timedelta(days=day.weekday())
 
 
 def _label(day: date, unit: str) -> str:
+    if unit == "day":
+        return day.isoformat()
     return f"{day:%Y-%m}" if unit == "month" else f"{day:%G}-W{day:%V}"
 
 
