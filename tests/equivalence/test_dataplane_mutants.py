@@ -40,7 +40,12 @@ MUTANTS = [
         "if m[s + S_KNOTS] > 1:",
         "if False:",
     ),
-    ("a knot too late", "kernel_steps", "while place < last and context >= m[", "while place < last and context > m["),
+    (
+        "a step beyond the knot",
+        "kernel_steps",
+        "- context + decoding - 1) // decoding",
+        "- context + 2 * decoding - 1) // decoding",
+    ),
     ("the last table entry for ever", "kernel_steps", "max(more, 0) * m[s + S_TOKEN_FX]", "0"),
     (
         "energy of the first piece",
