@@ -189,7 +189,7 @@ def _text(value: Any, path: str, field: str, problems: Problems) -> Any:
         try:
             problems.check(isinstance(value, str) and nano_usd(value) > 0, path, value, "must be a positive decimal in quotes")
         except ValueError as error:
-            problems.add(path, value, str(error), "US dollars an hour as a decimal in quotes, for instance \"6.88\"")
+            problems.add(path, value, str(error), 'US dollars an hour as a decimal in quotes, for instance "6.88"')
         return value
     if not isinstance(value, str):
         problems.add(path, value, "must be text")
