@@ -222,8 +222,8 @@ def test_a_sweep_in_which_nothing_completes_has_the_same_columns():
     main(["sweep", *SHORT, "seed=1,2", "out=some"])
     main(["sweep", *SHORT, "seed=1,2", "output.mean=10000", "out=none"])
     some, none = _table("some"), _table("none")
-    # Of the uses of money only those that occur are there.
-    columns = [[name for name in rows[0] if not name.startswith("bill.by_use")] for rows in (some, none)]
+    # Of the uses of money and of energy only those that occur are there.
+    columns = [[name for name in rows[0] if not name.startswith(("bill.by_use", "energy.by_use"))] for rows in (some, none)]
     assert columns[0] == columns[1]
     assert none[0]["latency.chat.ttft_s.p95"] is None
 
