@@ -274,6 +274,7 @@ ALL_LINES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_traffic_costs_are_linear_below_the_first_step(run: RunResult, tmp_path: Path) -> None:
     """Bytes twice as large cost twice as much, and nothing else changes."""
     sizes = ["request_bytes=2000", "bytes_per_prompt_token=8", "bytes_per_output_token=8"]

@@ -64,6 +64,7 @@ def test_the_first_hours_of_a_long_scenario(name: str, horizon: str, tmp_path: P
     assert set(result.table("leases")["purchase"].tolist()) == {"on_demand", "spot"}
 
 
+@pytest.mark.slow
 def test_what_is_alive_does_not_grow_after_the_second_day(tmp_path: Path) -> None:
     """The quarter at a hundredth of its rate, on machines that come and go; short buffers of rows are full by day 2."""
     settings = [

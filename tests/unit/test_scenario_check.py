@@ -153,7 +153,7 @@ def test_a_model_that_does_not_fit_says_what_would():
     text = _problems(scenario)["deployments.llama.model"]
     assert "does not fit 1 x h100-sxm" in text
     assert "tensor_parallel=" in text
-    assert "on a machine with as many, for instance p5.48xlarge" in text
+    assert "on a machine with as many, for instance coreweave-hgx-h100" in text
     assert "a larger accelerator: b200-sxm" in text
 
 

@@ -72,6 +72,7 @@ def test_up_and_down_times_are_those_of_the_market(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OUTAGES)
+@pytest.mark.slow
 def test_zones_are_as_correlated_as_the_market_says(name: str) -> None:
     market, years = MARKETS[name], 80
     at_ns = np.arange(0, years * YEAR_NS, 2 * NS_PER_HOUR)
