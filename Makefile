@@ -1,6 +1,6 @@
 # Needs Python 3.11, 3.12 or 3.13 and make; everything else is installed into .venv by the first target that needs it.
 #   make run                     the default scenario       make run ARGS="horizon=1h seed=2"   with settings
-#   make test | lint | bench | months | validate | accuracy | experiment-01 | calibration | readme | clean    make PYTHON=/path/to/python3.12 run  another interpreter
+#   make test | slow | lint | bench | months | validate | accuracy | experiment-01 | calibration | readme | clean    make PYTHON=/path/to/python3.12 run  another interpreter
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 BILLCAST_DATA ?= ../shared/data
 
-.PHONY: help run test lint bench months validate accuracy experiment-01 calibration readme clean
+.PHONY: help run test slow lint bench months validate accuracy experiment-01 calibration readme clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/pytest -n auto $(TESTS)
+
+slow: $(VENV)/.installed-dev
+	@$(BIN)/pytest -n auto -m slow $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
