@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 import simpy
 
-from sim.billing.commitments import settlement_of
-from sim.billing.energy import Electricity, MachinePower
+from sim.billing.books import ledger_of, pool_billing
 from sim.billing.ledger import Ledger, PoolBilling
-from sim.billing.tariffs import pays_electricity, pool_tariffs
 from sim.control.batchjobs import BatchJobs
 from sim.control.blocks import CapacityBlocks
 from sim.control.budgets import Budgets, spend_book
@@ -27,7 +25,6 @@ from sim.control.provisioner import Provisioner
 from sim.control.sink import TableSink
 from sim.control.world import NEVER_NS, Plane, World
 from sim.dataplane.engine import Hit
-from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.units import NS_PER_MINUTE
 
 # Progress is shown, Ctrl-C noticed and records taken at least this often in simulated time; cutting an advance changes nothing.
@@ -79,7 +76,7 @@ def begin(world: World, sink: TableSink, probes: Sequence[Probe] = ()) -> Loop:
     scenario = world.resolved.scenario
     env = simpy.Environment(initial_time=0)
     provisioner = Provisioner(env, world, sink)
-    billing = {name: _pool_billing(world.resolved, pool) for name, pool in world.resolved.pools.items()}
+    billing = {name: pool_billing(world.resolved, pool) for name, pool in world.resolved.pools.items()}
     book = spend_book(world, sink) if scenario.budgets else None
     meter = Meter(world, provisioner, _ledger(world, billing, sink if book is None else book), sink)
     CapacityBlocks(env, provisioner).start()
@@ -199,21 +196,9 @@ class Loop:
 
 
 def _ledger(world: World, pools: dict[str, PoolBilling], sink: TableSink) -> Ledger:
-    scenario = world.resolved.scenario
     streams_of = {
         name: [plane.streams[local].number for local in sorted(plane.streams_of[name])]
         for plane in world.planes
         for name in plane.streams_of
     }
-    settlement = settlement_of(world.resolved)
-    return Ledger(scenario.start_instant, scenario.horizon_ns, scenario.account, pools, world.streams, streams_of, sink, settlement)
-
-
-def _pool_billing(resolved: Resolved, pool: ResolvedPool) -> PoolBilling:
-    site = pool.site
-    return PoolBilling(
-        tariffs=pool_tariffs(pool.name, resolved),
-        power=MachinePower(pool.instance.accelerators, pool.accelerator.idle_w, pool.instance.host_w),
-        electricity=Electricity(site.pue, site.price, site.carbon, site.grid),
-        electricity_billed=pool.config.electricity_billed or pays_electricity(pool.config),
-    )
+    return ledger_of(world.resolved, pools, world.streams, streams_of, sink)
