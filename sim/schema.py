@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,21 @@ TABLES: dict[str, Table] = {
                 ("quantity", "DECIMAL(38,9)", "", "how much"),
                 ("unit", "VARCHAR", "", "of what: instance-second, kWh, ..."),
                 ("unit_price", "VARCHAR", "USD", "price as written in the catalog, with its own unit: per hour, per kWh, ..."),
-                ("amount_nano_usd", "BIGINT", "1e-9 USD", "the charge, half to even"),
+                ("amount_nano_usd", "BIGINT", "1e-9 USD", "the charge on the invoice, half to even"),
+                (
+                    "effective_nano_usd",
+                    "BIGINT",
+                    "1e-9 USD",
+                    "amortised: with its share of what was paid up front, and 0 for that payment; else the charge",
+                ),
+                (
+                    "list_nano_usd",
+                    "BIGINT",
+                    "1e-9 USD",
+                    "on-demand price of the quantity; the charge where there is none",
+                ),
+                ("commitment", "VARCHAR", "", "name of the commitment that covers it, or that was bought or not used; else ''"),
+                ("charge_category", "VARCHAR", "", "usage, or purchase: paid in advance for a block of capacity or a commitment"),
                 ("tariff", "VARCHAR", "", "rule that made it"),
                 ("source", "VARCHAR", "", "where the price comes from"),
                 ("confidence", "VARCHAR", "", "fitted, published or assumed"),
@@ -231,7 +245,8 @@ TABLES: dict[str, Table] = {
                 ("stream", "INTEGER", "", "stream that pays, -1 where there is none"),
                 ("service", "VARCHAR", "", "service of the stream"),
                 ("segment", "VARCHAR", "", "segment of the stream"),
-                ("amount_nano_usd", "BIGINT", "1e-9 USD", "the part"),
+                ("amount_nano_usd", "BIGINT", "1e-9 USD", "the part of the charge"),
+                ("effective_nano_usd", "BIGINT", "1e-9 USD", "the part of the amortised charge"),
             ),
         ),
         Table(

@@ -84,7 +84,9 @@ def check_sums(sink: Lists) -> None:
     """Every row is its parts; every lease is its rows; nothing else is in the ledger but charges of the account."""
     rows, parts = sink.tables["ledger"], sink.tables["attribution"]
     for row in rows:
-        assert row["amount_nano_usd"] == sum(part["amount_nano_usd"] for part in parts if part["row"] == row["row"])
+        of_row = [part for part in parts if part["row"] == row["row"]]
+        for column in ("amount_nano_usd", "effective_nano_usd"):
+            assert row[column] == sum(part[column] for part in of_row)
     booked: dict[int, int] = {}
     for row in rows:
         booked[row["lease"]] = booked.get(row["lease"], 0) + row["amount_nano_usd"]

@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 from sim.billing.coverage import (
     MACHINE_UNIT,
+    PURCHASE,
     Coverage,
     Machines,
     Place,
@@ -139,7 +140,8 @@ def _coverage(name: str, row: Commitment, prices: _Prices, start: datetime) -> C
         rate = prices.committed(row, offer, _place_of(row))
         assert rate is not None
         purchase = "reserved" if offer == RESERVED else "committed_use"
-        return Machines(name, "", row.instance, row.region, zone, row.count, rate, span, purchase, choice_name(row))
+        listed = prices.listed(_place_of(row)) or ()
+        return Machines(name, "", row.instance, row.region, zone, row.count, rate, span, purchase, choice_name(row), listed=listed)
     if isinstance(row, SavingsPlan):
         offer = INSTANCE_PLAN if isinstance(row, InstanceSavingsPlan) else COMPUTE_PLAN
         rates = _PlanRates(row, offer, prices)
@@ -199,9 +201,10 @@ def _add_own_machines(made: Settlement, resolved: Resolved) -> None:
 def _advance(name: str, place: Place, count: int, block: Block) -> Unused:
     rate = Rate(0, nano_usd(block.usd_per_hour), block.usd_per_hour, "scenario", "assumed")
     machine_ns = count * block.days * NS_PER_DAY
+    amount_nano = cost_nano(rate, machine_ns)
     return Unused(
         name, name, CAPACITY_BLOCK, PREPAID.name, Decimal(machine_ns) / NS_PER_S, MACHINE_UNIT, f"{rate.usd_per_hour} per hour",
-        cost_nano(rate, machine_ns), rate.source, rate.confidence, place.deployments, "compute",
+        amount_nano, amount_nano, amount_nano, rate.source, rate.confidence, place.deployments, "compute", PURCHASE,
     )  # fmt: skip
 
 

@@ -21,10 +21,12 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Protocol
 
-from sim.billing.rates import Rate
+from sim.billing.rates import Rate, rate_at
 from sim.units import NANO_PER_USD, NS_PER_HOUR, NS_PER_S, divide_half_even
 
 MACHINE_UNIT = "instance-second"
+# What a charge is for: use of an hour, or something bought in advance.
+USAGE, PURCHASE = "usage", "purchase"
 CAPACITY_RESERVATION = "capacity_reservation"
 
 
@@ -52,14 +54,19 @@ class Piece:
 
     Parameters
     ----------
-    length_ns : machine time. amount_nano : its price. rate : per hour. purchase, tariff : option and rule, for the ledger.
+    length_ns : machine time. amount_nano : its price on the invoice. effective_nano : with its share of what was paid
+        up front. list_nano : its on-demand price. rate : per hour. purchase, tariff : option and rule, for the ledger.
+    commitment : name of the one that paid; "" for none.
     """
 
     length_ns: int
     amount_nano: int
+    effective_nano: int
+    list_nano: int
     rate: Rate
     purchase: str
     tariff: str
+    commitment: str = ""
 
 
 @dataclass
@@ -69,7 +76,7 @@ class Use:
     Parameters
     ----------
     start_ns, end_ns : when. rate : on-demand price. tariff : rule that measured it. running : whether a machine ran then (and it is
-        no time charged beyond its end).
+        no time charged beyond its end). reservation : of capacity, which stood empty then; "" for a machine.
     """
 
     place: Place
@@ -79,6 +86,7 @@ class Use:
     rate: Rate
     tariff: str
     running: bool = True
+    reservation: str = ""
     pieces: list[Piece] = field(default_factory=list)
     covered_ns: int = 0
 
@@ -87,16 +95,32 @@ class Use:
         """Machine time that nothing has paid for yet."""
         return self.end_ns - self.start_ns - self.covered_ns
 
-    def pay(self, length_ns: int, amount_nano: int, rate: Rate, purchase: str, tariff: str) -> None:
-        """Pay for some of what is left."""
+    def pay(
+        self,
+        length_ns: int,
+        amount_nano: int,
+        rate: Rate,
+        purchase: str,
+        tariff: str,
+        commitment: str = "",
+        effective_nano: int | None = None,
+    ) -> None:
+        """Pay for some of what is left.
+
+        Parameters
+        ----------
+        effective_nano : with its share of what was paid up front; None where nothing was.
+        """
         self.covered_ns += length_ns
-        self.pieces.append(Piece(length_ns, amount_nano, rate, purchase, tariff))
+        effective_nano = amount_nano if effective_nano is None else effective_nano
+        listed_nano = cost_nano(self.rate, length_ns)
+        self.pieces.append(Piece(length_ns, amount_nano, effective_nano, listed_nano, rate, purchase, tariff, commitment))
 
     def pay_rest(self) -> None:
         """Pay for what is left at the on-demand price."""
         if self.left_ns or not self.pieces:
             left_ns = self.left_ns
-            self.pay(left_ns, cost_nano(self.rate, left_ns), self.rate, self.place.purchase, self.tariff)
+            self.pay(left_ns, cost_nano(self.rate, left_ns), self.rate, self.place.purchase, self.tariff, self.reservation)
 
 
 @dataclass(frozen=True)
@@ -105,7 +129,9 @@ class Unused:
 
     Parameters
     ----------
-    quantity, unit, unit_price : how much, as the ledger shows it. amount_nano : its price.
+    name : of the commitment, or of the pool that has machines of its own. pool : "" for none.
+    quantity, unit, unit_price : how much, as the ledger shows it. amount_nano : its price on the invoice. effective_nano : with its
+        share of what was paid up front. list_nano : its on-demand price.
     deployments : that pay for it; none leaves it to the account.
     """
 
@@ -117,10 +143,18 @@ class Unused:
     unit: str
     unit_price: str
     amount_nano: int
+    effective_nano: int
+    list_nano: int
     source: str
     confidence: str
     deployments: tuple[str, ...] = ()
     category: str = "commitment_waste"
+    charge: str = USAGE
+
+    @property
+    def commitment(self) -> str:
+        """Name of the commitment, "" where it is the machines of a pool."""
+        return "" if self.pool else self.name
 
 
 def cost_nano(rate: Rate, length_ns: int) -> int:
@@ -166,6 +200,7 @@ class Machines:
     name : of the commitment. pool : covers only this pool; "" covers every pool of `instance` in `region`.
     zone : covers only this zone; "" covers all. count : machines. rate : of one, per hour.
     purchase, tariff : how covered use is shown. deployments : that pay for what is unused; none leaves it to the account.
+    listed : on-demand prices of one, oldest first; none where they are not known.
     """
 
     name: str
@@ -179,6 +214,12 @@ class Machines:
     purchase: str
     tariff: str
     deployments: tuple[str, ...] = ()
+    listed: tuple[Rate, ...] = ()
+
+    @property
+    def commitment(self) -> str:
+        """Name of the commitment, "" where it is the machines of a pool."""
+        return "" if self.pool else self.name
 
     def covers(self, use: Use) -> bool:
         """Whether it may pay for this use."""
@@ -199,14 +240,17 @@ class Machines:
                 # The difference of rounded sums, so that the rows of an hour never add up to more than its charge.
                 amount_nano = cost_nano(self.rate, done_ns) - booked_nano
                 booked_nano += amount_nano
-                use.pay(length_ns, amount_nano, self.rate, self.purchase, self.tariff)
+                use.pay(length_ns, amount_nano, self.rate, self.purchase, self.tariff, self.commitment)
         left_ns = paid_ns - done_ns
         if left_ns == 0 or self.rate.nano_usd_per_hour == 0:
             return None
+        amount_nano = cost_nano(self.rate, paid_ns) - booked_nano
+        # What is left of an hour is at no time of it, so it has the list price of the hour's start.
+        list_nano = cost_nano(rate_at(self.listed, start_ns), left_ns) if self.listed else amount_nano
         return Unused(
             self.name, self.pool, self.purchase, self.tariff, Decimal(left_ns) / NS_PER_S, MACHINE_UNIT,
-            f"{self.rate.usd_per_hour} per hour", cost_nano(self.rate, paid_ns) - booked_nano, self.rate.source,
-            self.rate.confidence, self.deployments,
+            f"{self.rate.usd_per_hour} per hour", amount_nano, amount_nano, list_nano, self.rate.source, self.rate.confidence,
+            self.deployments,
         )  # fmt: skip
 
 
@@ -244,12 +288,12 @@ class Plan:
                 amount_nano = cost_nano(rate, length_ns)
             if length_ns:
                 left_nano -= amount_nano
-                use.pay(length_ns, amount_nano, rate, "savings_plan", self.tariff)
+                use.pay(length_ns, amount_nano, rate, "savings_plan", self.tariff, self.name)
         if left_nano == 0:
             return None
         return Unused(
             self.name, "", "savings_plan", self.tariff, Decimal(left_nano) / NANO_PER_USD, "USD committed", "1 per USD committed",
-            left_nano, self.source, self.confidence,
+            left_nano, left_nano, left_nano, self.source, self.confidence,
         )  # fmt: skip
 
     def _in_order(self, uses: Sequence[Use]) -> list[tuple[Use, Rate]]:
@@ -308,7 +352,7 @@ class Reservation:
             running = sum(use.start_ns <= begin_ns and use.end_ns >= finish_ns for use in there)
             filled = max(running - sum(each.kept_at(begin_ns) for each in earlier), 0)
             found += [
-                Use(self.place, self.zone, begin_ns, finish_ns, self.rate_at(begin_ns), CAPACITY_RESERVATION)
+                Use(self.place, self.zone, begin_ns, finish_ns, self.rate_at(begin_ns), CAPACITY_RESERVATION, reservation=self.name)
                 for _ in range(self.kept_at(begin_ns) - filled)
             ]
         return found
@@ -323,17 +367,17 @@ class RateAt(Protocol):
 
 def unused_of(uses: Iterable[Use]) -> list[Unused]:
     """Return the charges of empty reserved capacity, one for each price and commitment that paid."""
-    sums: dict[tuple[str, str, Rate], list[int]] = {}
+    sums: dict[tuple[str, str, str, Rate], list[int]] = {}
     for use in uses:
         for piece in use.pieces:
             purchase = CAPACITY_RESERVATION if piece.tariff == CAPACITY_RESERVATION else piece.purchase
-            entry = sums.setdefault((purchase, piece.tariff, piece.rate), [0, 0])
-            entry[0] += piece.length_ns
-            entry[1] += piece.amount_nano
+            entry = sums.setdefault((piece.commitment, purchase, piece.tariff, piece.rate), [0, 0, 0, 0])
+            for number, value in enumerate((piece.length_ns, piece.amount_nano, piece.effective_nano, piece.list_nano)):
+                entry[number] += value
     return [
         Unused(
-            "", "", purchase, tariff, Decimal(length_ns) / NS_PER_S, MACHINE_UNIT, f"{rate.usd_per_hour} per hour", amount_nano,
-            rate.source, rate.confidence,
+            name, "", purchase, tariff, Decimal(length_ns) / NS_PER_S, MACHINE_UNIT, f"{rate.usd_per_hour} per hour", amount_nano,
+            effective_nano, list_nano, rate.source, rate.confidence,
         )
-        for (purchase, tariff, rate), (length_ns, amount_nano) in sums.items()
+        for (name, purchase, tariff, rate), (length_ns, amount_nano, effective_nano, list_nano) in sums.items()
     ]  # fmt: skip

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from sim.billing.attribution import IDLE, Attribution, PartKey, RowWeights
+from sim.billing.attribution import IDLE, Attribution, RowWeights
+from sim.billing.bookings import Booking, HourRow, OpenLease, booking_of
 from sim.billing.commitments import Settlement
-from sim.billing.coverage import MACHINE_UNIT, Place, Unused, Use, cost_nano
+from sim.billing.coverage import MACHINE_UNIT, USAGE, Place, Unused, Use, cost_nano
 from sim.billing.energy import NANO_KWH_PER_KWH, UG_PER_GRAM, Electricity, EnergyRate, MachinePower
 from sim.billing.energy_book import EnergyBook
 from sim.billing.rates import Rate
@@ -97,47 +98,6 @@ def hour_cuts(start: datetime, horizon_ns: int, timezone: str) -> Iterator[int]:
         yield t_ns
 
 
-@dataclass
-class _Booking:
-    """A ledger row and the parts of its amount, before they are written."""
-
-    columns: dict[str, object]
-    amount_nano: int
-    parts: dict[PartKey, int]
-
-
-@dataclass
-class _OpenLease:
-    """A living lease with its open row, and the rows held back while an interruption would still make it free."""
-
-    lease: Lease
-    billed_to_ns: int
-    latest_start_ns: int
-    deployments: set[str] = field(default_factory=set)
-    row_start_ns: int = -1
-    hour: str = ""
-    rate: Rate | None = None
-    energy_rate: EnergyRate | None = None
-    weights: RowWeights = field(default_factory=RowWeights)
-    held: list[_Booking] = field(default_factory=list)
-    amount_nano: int = 0
-    nano_kwh: int = 0
-    electricity_nano: int = 0
-    carbon_ug: int = 0
-
-
-@dataclass
-class _HourRow:
-    """Machine time of a lease that waits for the end of its hour, when commitments are known to cover it or not."""
-
-    opened: _OpenLease
-    category: str
-    hour: str
-    weights: RowWeights
-    deployments: frozenset[str]
-    use: Use
-
-
 class Ledger:
     """Books what leases cost, who caused it and what they drew, as time goes by.
 
@@ -170,13 +130,13 @@ class Ledger:
         self._owner = {stream.number: (stream.service, stream.segment) for stream in streams}
         self._attribution = Attribution(deployment_streams)
         self._energy = EnergyBook(self._attribution, self._owner, sink)
-        self._open: dict[int, _OpenLease] = {}
+        self._open: dict[int, OpenLease] = {}
         self._rows = 0
         self._settlement = settlement
         self._hour_ends = hour_cuts(start, horizon_ns, account.timezone)
         self._settled_to_ns, self._hour_end_ns = 0, next(self._hour_ends, horizon_ns)
-        self._hour_rows: list[_HourRow] = []
-        self._closed: list[tuple[_OpenLease, int]] = []
+        self._hour_rows: list[HourRow] = []
+        self._closed: list[tuple[OpenLease, int]] = []
         self._coming_cuts = self.cuts()
         self._cut_ns, self._next_cut_ns = 0, next(self._coming_cuts, horizon_ns)
         # What is the same for everything between two cuts: the hour, and the price of a pool in a zone.
@@ -212,7 +172,7 @@ class Ledger:
         """
         opened = self._open.get(lease.lease)
         if opened is None:
-            opened = self._open[lease.lease] = _OpenLease(lease, lease.start_ns, lease.start_ns)
+            opened = self._open[lease.lease] = OpenLease(lease, lease.start_ns, lease.start_ns)
         self._move_to(start_ns)
         if start_ns != opened.billed_to_ns or not start_ns < end_ns <= self._next_cut_ns:
             raise ValueError(
@@ -243,7 +203,7 @@ class Ledger:
         ------
         ValueError : the lease has no end, or not all of its time was recorded.
         """
-        opened = self._open.pop(lease.lease, None) or _OpenLease(lease, lease.start_ns, lease.start_ns)
+        opened = self._open.pop(lease.lease, None) or OpenLease(lease, lease.start_ns, lease.start_ns)
         if lease.end_ns is None or opened.billed_to_ns != lease.end_ns:
             raise ValueError(f"lease {lease.lease}: recorded to {opened.billed_to_ns} ns, ends at {lease.end_ns} ns")
         self._book_time(opened)
@@ -306,12 +266,16 @@ class Ledger:
             pool=charge.pool or charge.name,
             purchase=charge.purchase,
             deployments=charge.deployments,
+            commitment=charge.commitment,
+            list_nano=charge.list_nano,
+            effective_nano=charge.effective_nano,
+            charge=charge.charge,
         )
 
     def _settled_place(self, lease: Lease) -> Place | None:
         return None if self._settlement is None else self._settlement.places.get(lease.pool)
 
-    def _write_lease(self, opened: _OpenLease, billed_ns: int) -> None:
+    def _write_lease(self, opened: OpenLease, billed_ns: int) -> None:
         lease = opened.lease
         self._sink.append(
             "leases",
@@ -351,6 +315,10 @@ class Ledger:
         purchase: str = "",
         weights: Mapping[tuple[str, int], float] | None = None,
         deployments: Iterable[str] = (),
+        commitment: str = "",
+        list_nano: int | None = None,
+        effective_nano: int | None = None,
+        charge: str = USAGE,
     ) -> int:
         """Book a charge that belongs to no lease, for one calendar hour of the account zone or a part of it.
 
@@ -365,6 +333,8 @@ class Ledger:
         tariff, source, confidence : the rule, and where its price comes from.
         pool, purchase : where the charge is for machines of a pool, or of a commitment.
         weights : (deployment, stream) -> weight, not negative; a deployment "" is none. deployments : names.
+        commitment : name of the commitment that it is for. list_nano : on-demand price. effective_nano : amortised cost. Both are
+            the amount where they are None. charge : "usage" or "purchase".
 
         Returns
         -------
@@ -409,11 +379,22 @@ class Ledger:
             "tariff": tariff,
             "source": source,
             "confidence": confidence,
+            "charge_category": charge,
+            "commitment": commitment,
+            "list_nano_usd": amount_nano if list_nano is None else list_nano,
         }
         if amount_nano < 0:
             raise ValueError(f"amount_nano = {amount_nano}: a charge is not negative")
-        parts = self._attribution.split_shared(start_ns, amount_nano, weights, deployments)
-        self._write(_Booking(columns, amount_nano, parts))
+        effective_nano = amount_nano if effective_nano is None else effective_nano
+        owners = list(deployments)
+        self._write(
+            booking_of(
+                columns,
+                amount_nano,
+                effective_nano,
+                lambda nano: self._attribution.split_shared(start_ns, nano, weights, owners),
+            )
+        )
         return self._rows - 1
 
     def _move_to(self, t_ns: int) -> None:
@@ -445,7 +426,7 @@ class Ledger:
         local = _calendar(self._start, t_ns).astimezone(self._zone)
         return local.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
 
-    def _book_time(self, opened: _OpenLease) -> None:
+    def _book_time(self, opened: OpenLease) -> None:
         """Book the open row of a lease: the machine's time, and its energy where energy is billed."""
         if opened.rate is None or opened.row_start_ns == opened.billed_to_ns:
             return
@@ -470,15 +451,24 @@ class Ledger:
                 "tariff": electricity.tariff,
                 "source": electricity.price.source,
                 "confidence": electricity.price.confidence,
+                "charge_category": USAGE,
+                "commitment": "",
+                "list_nano_usd": metered.electricity_nano_usd,
             }
-            parts = self._attribution.split(weights, metered.electricity_nano_usd, opened.deployments, by_energy=True)
-            opened.held.append(_Booking(columns, metered.electricity_nano_usd, parts))
+            opened.held.append(
+                booking_of(
+                    columns,
+                    metered.electricity_nano_usd,
+                    metered.electricity_nano_usd,
+                    lambda nano: self._attribution.split(weights, nano, opened.deployments, by_energy=True),
+                )
+            )
         opened.weights = RowWeights()
         opened.row_start_ns = opened.billed_to_ns
         if opened.billed_to_ns - opened.lease.start_ns >= pool.tariff_of(opened.lease).free_before_ns:
             self._release(opened)
 
-    def _book_minimum(self, opened: _OpenLease, end_ns: int, extra_ns: int) -> None:
+    def _book_minimum(self, opened: OpenLease, end_ns: int, extra_ns: int) -> None:
         """Book the time charged beyond the end of a lease; it belongs to the lease's last hour and slice, as idle time."""
         rate = self._pools[opened.lease.pool].tariff_of(opened.lease).rate(end_ns)
         weights = RowWeights()
@@ -487,20 +477,20 @@ class Ledger:
         self._book_machine(opened, "minimum", opened.hour or self._hour(end_ns), end_ns, extra_ns, rate, weights)
 
     def _book_machine(
-        self, opened: _OpenLease, category: str, hour: str, start_ns: int, length_ns: int, rate: Rate, weights: RowWeights
+        self, opened: OpenLease, category: str, hour: str, start_ns: int, length_ns: int, rate: Rate, weights: RowWeights
     ) -> None:
         tariff = self._pools[opened.lease.pool].tariff_of(opened.lease).name
         place = self._settled_place(opened.lease)
         if place is not None:
             running = category == "compute"
             use = Use(place, opened.lease.zone, start_ns, start_ns + length_ns, rate, tariff, running)
-            self._hour_rows.append(_HourRow(opened, category, hour, weights, frozenset(opened.deployments), use))
+            self._hour_rows.append(HourRow(opened, category, hour, weights, frozenset(opened.deployments), use))
             return
         use = Use(_ANY_PLACE, opened.lease.zone, start_ns, start_ns + length_ns, rate, tariff)
         use.pay(length_ns, cost_nano(rate, length_ns), rate, opened.lease.purchase, tariff)
-        self._book_pieces(_HourRow(opened, category, hour, weights, frozenset(opened.deployments), use))
+        self._book_pieces(HourRow(opened, category, hour, weights, frozenset(opened.deployments), use))
 
-    def _book_pieces(self, row: _HourRow) -> None:
+    def _book_pieces(self, row: HourRow) -> None:
         """Book machine time, a row for each price that was paid for a part of it, one after the other."""
         start_ns = row.use.start_ns
         for piece in row.use.pieces:
@@ -516,23 +506,32 @@ class Ledger:
                 "tariff": piece.tariff,
                 "source": piece.rate.source,
                 "confidence": piece.rate.confidence,
+                "charge_category": USAGE,
+                "commitment": piece.commitment,
+                "list_nano_usd": piece.list_nano,
             }
-            parts = self._attribution.split(row.weights, piece.amount_nano, row.deployments)
-            row.opened.held.append(_Booking(columns, piece.amount_nano, parts))
+            row.opened.held.append(
+                booking_of(
+                    columns,
+                    piece.amount_nano,
+                    piece.effective_nano,
+                    lambda nano: self._attribution.split(row.weights, nano, row.deployments),
+                )
+            )
             start_ns += piece.length_ns
 
-    def _release(self, opened: _OpenLease, *, free: bool = False) -> None:
+    def _release(self, opened: OpenLease, *, free: bool = False) -> None:
         """Write what was booked on a lease; where it turned out free, its machine time at a price of 0."""
         for booking in opened.held:
             if free and booking.columns["unit"] == MACHINE_UNIT:
-                booking = _Booking({**booking.columns, "unit_price": _FREE_PRICE}, 0, {})
+                booking = Booking({**booking.columns, "unit_price": _FREE_PRICE, "list_nano_usd": 0}, 0, 0, {})
             opened.amount_nano += booking.amount_nano
             lease = opened.lease
             owner = {"lease": lease.lease, "pool": lease.pool, "purchase": lease.purchase}
-            self._write(_Booking({**owner, **booking.columns}, booking.amount_nano, booking.parts))
+            self._write(replace(booking, columns={**owner, **booking.columns}))
         opened.held = []
 
-    def _write(self, booking: _Booking) -> None:
+    def _write(self, booking: Booking) -> None:
         self._sink.append(
             "ledger",
             {
@@ -540,10 +539,11 @@ class Ledger:
                 "account": self._account.name,
                 "month": str(booking.columns["local_hour"])[: len("YYYY-MM")],
                 "amount_nano_usd": booking.amount_nano,
+                "effective_nano_usd": booking.effective_nano,
                 **booking.columns,
             },
         )
-        for (start_ns, use, deployment, stream), part_nano in booking.parts.items():
+        for (start_ns, use, deployment, stream), (part_nano, effective_nano) in booking.parts.items():
             service, segment = self._owner.get(stream, ("", ""))
             self._sink.append(
                 "attribution",
@@ -556,6 +556,7 @@ class Ledger:
                     "service": service,
                     "segment": segment,
                     "amount_nano_usd": part_nano,
+                    "effective_nano_usd": effective_nano,
                 },
             )
         self._rows += 1

@@ -49,9 +49,11 @@ _LAWS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the parts of a ledger row equal it exactly",
-        """SELECT row, amount_nano_usd AS amount, coalesce(parts, 0) AS parts FROM ledger FULL JOIN
-            (SELECT row, sum(amount_nano_usd) AS parts FROM attribution GROUP BY row) USING (row)
-        WHERE amount_nano_usd IS NULL OR amount_nano_usd <> coalesce(parts, 0)""",
+        """SELECT row, amount_nano_usd AS amount, coalesce(parts, 0) AS parts, effective_nano_usd, effective FROM ledger FULL JOIN
+            (SELECT row, sum(amount_nano_usd) AS parts, sum(effective_nano_usd) AS effective FROM attribution GROUP BY row)
+            USING (row)
+        WHERE amount_nano_usd IS NULL OR amount_nano_usd <> coalesce(parts, 0)
+            OR effective_nano_usd <> coalesce(effective, 0)""",
     ),
     (
         "a lease's amount = the sum of its ledger rows, and its billed time that of its machine rows",
