@@ -174,7 +174,7 @@ def _check_service(name: str, service: Service, scenario: Scenario, problems: Pr
     _check_between(f"{path}.max_queue", service.max_queue, 0, 10**9, problems)
     _check_between(f"{path}.max_attempts", service.max_attempts, 1, 1000, problems)
     if service.timezone is not None:
-        _check_timezone(f"{path}.timezone", service.timezone, problems)
+        check_timezone(f"{path}.timezone", service.timezone, problems)
     check_kinds(name, service, scenario, problems)
 
 
@@ -276,7 +276,8 @@ def _check_failures(scenario: Scenario, problems: Problems) -> None:
         _check_between(f"{path}.nodes", failure.nodes, 1, MOST_COUNT, problems)
 
 
-def _check_timezone(path: str, zone: str, problems: Problems) -> None:
+def check_timezone(path: str, zone: str, problems: Problems) -> None:
+    """Check that a time zone is one of the IANA database."""
     try:
         ZoneInfo(zone)
     except (ValueError, OSError, LookupError):
@@ -295,5 +296,5 @@ def _check_taps(scenario: Scenario, problems: Problems) -> None:
 
 
 def _check_account(scenario: Scenario, problems: Problems) -> None:
-    _check_timezone("account.timezone", scenario.account.timezone, problems)
+    check_timezone("account.timezone", scenario.account.timezone, problems)
     problems.check(bool(scenario.account.name.strip()), "account.name", scenario.account.name, "is empty", "a name")
