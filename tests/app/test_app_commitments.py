@@ -26,9 +26,9 @@ def test_four_ways_to_buy_are_on_one_invoice(tmp_path: Path) -> None:
     found = invoice(result)
     assert {line.purchase for line in found} == {"on_demand", "spot", "reserved", "savings_plan"}
     assert sum(line.amount_nano for line in found) == sum(result.table("ledger")["amount_nano_usd"].tolist())
-    # Two reserved at 6.88 less 25 %, and 3.50 of the plan, every hour.
+    # Two reserved at 6.88 less 37 %, and 3.50 of the plan, every hour.
     promised = sum(line.amount_nano for line in found if line.purchase in ("reserved", "savings_plan"))
-    assert promised == 10 * (2 * 5_160_000_000 + 3_500_000_000)
+    assert promised == 10 * (2 * 4_334_400_000 + 3_500_000_000)
 
 
 @pytest.mark.parametrize("number", range(4))

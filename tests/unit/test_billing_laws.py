@@ -102,8 +102,8 @@ def test_a_whole_fleet_under_every_tariff_adds_up_in_every_table(leases: list[Le
 def test_no_hour_costs_less_than_its_commitments(leases: list[Lease], committed_nano: int) -> None:
     plan = replace(FOR_ALL, usd_per_hour=f"{max(committed_nano, 1) / NANO_PER_USD:.9f}")
     sink = bill(POOLS, {**COMMITMENTS, "all": plan}, leases, HOURS)
-    # 2 x 5.16 reserved, 6.88 x 0.6 in a zone, the plans, 3.36 for the TPU host.
-    floor_nano = 2 * 5_160_000_000 + 4_128_000_000 + 7_500_000_000 + nano_usd(plan.usd_per_hour) + 3_360_000_000
+    # 2 x 4.3344 reserved, 6.88 x 0.6 in a zone, the plans, 3.36 for the TPU host.
+    floor_nano = 2 * 4_334_400_000 + 4_128_000_000 + 7_500_000_000 + nano_usd(plan.usd_per_hour) + 3_360_000_000
     by_hour = lines(sink, "local_hour", "purchase")
     hours = {hour for hour, _ in by_hour}
     assert len(hours) >= HOURS

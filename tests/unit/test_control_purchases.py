@@ -51,7 +51,7 @@ def test_a_block_gives_machines_in_its_time_and_is_paid_once(tmp_path: Path) -> 
 
 
 def test_commitments_change_the_price_of_a_run_and_nothing_else(tmp_path: Path) -> None:
-    # Three machines for two hours: two reserved at 5.00, one on a plan at 6.88 less 25 % = 5.16; the plan has 6.00: 0.84 are lost.
+    # Three machines for two hours: two reserved at 5.00, one on a plan at 6.88 less 37 % = 4.3344; the plan has 6.00: 1.6656 are lost.
     fleet = {"llama": Deployment(pools=["gpu"], autoscaler=Static(replicas=3))}
     commitments = {
         "ri": ReservedInstances(instance="p5.4xlarge", region="us-east-1", count=2, usd_per_hour="5.00"),
@@ -61,8 +61,8 @@ def test_commitments_change_the_price_of_a_run_and_nothing_else(tmp_path: Path) 
     tables = tables_of(scenario(horizon="2h", deployments=fleet, commitments=commitments), tmp_path / "committed")
     assert sums(tables, "purchase", "category") == {
         ("reserved", "compute"): 20 * 10**9,
-        ("savings_plan", "compute"): 10_320_000_000,
-        ("savings_plan", "commitment_waste"): 1_680_000_000,
+        ("savings_plan", "compute"): 8_668_800_000,
+        ("savings_plan", "commitment_waste"): 3_331_200_000,
     }
     for name in ("usage", "replicas", "nodes", "events", "decisions", "histograms"):
         assert tables[name] == plain[name]
