@@ -24,6 +24,7 @@ from sim.app.catalog_commands import (
 )
 from sim.app.command import BAD_INPUT, FAILED, INTERRUPTED, OK, Arguments, Command
 from sim.app.commit import commit, declare_commit
+from sim.app.price import declare_price, price
 from sim.app.result_commands import (
     collect,
     compare,
@@ -161,6 +162,7 @@ COMMANDS = {
     "report": Command("print a run's report again, and write its figures and page", declare_folder, report),
     "bill": Command("show the invoice of a run, its bill by any keys, unit costs, why a month is dearer", declare_bill, bill),
     "commit": Command("choose reserved machines and Savings Plans for a run, and what they would save", declare_commit, commit),
+    "price": Command("price machine lives that are given, without simulating: every rule, source and cent", declare_price, price),
     "slo": Command("show a run by month or week: SLOs, error budgets, cost, alerts, causes", declare_slo, slo),
     "trace": Command("replay one request or one replica of a run and show its timeline", declare_trace, trace),
     "validate": Command("check a scenario and print its capacity sheet, without simulating", declare_scenario, validate),

@@ -37,20 +37,19 @@ class LifeRows:
     bad_rows: int = 0
 
 
-def read_lives(file: str | Path, catalog: Catalog, *, purchase: str | None = None, max_bad_rows: int = 0) -> LifeRows:
+def read_lives(file: str | Path, catalog: Catalog, max_bad_rows: int = 0) -> LifeRows:
     """Read lives from a .csv or .parquet file.
 
     Parameters
     ----------
-    catalog : knows machines and prices. purchase : of all rows, in place of their own.
-    max_bad_rows : so many broken rows are skipped; one more is an error.
+    catalog : knows machines and prices. max_bad_rows : so many broken rows are skipped; one more is an error.
 
     Raises
     ------
     InputError : the file cannot be read, has other columns, no row, or more broken rows than allowed (the first 20 are told).
     """
     path = Path(file)
-    reader = _Reader(path, catalog, purchase)
+    reader = _Reader(path, catalog)
     rows = list(_rows(path, COLUMNS, MUST))
     found = [(place, reader.life(place, row)) for place, row in rows]
     reader.refuse_overlaps([(place, life) for place, life in found if life is not None])
@@ -58,7 +57,8 @@ def read_lives(file: str | Path, catalog: Catalog, *, purchase: str | None = Non
     if bad_rows > max_bad_rows:
         shown = f", the first {SHOWN_BAD_ROWS} follow" if bad_rows > SHOWN_BAD_ROWS else ""
         told = Problem("max_bad_rows", max_bad_rows, f"{path} has {bad_rows} broken rows{shown}", "as many as may be skipped")
-        raise InputError([told, *(problem for place in list(reader.bad)[:SHOWN_BAD_ROWS] for problem in reader.bad[place])])
+        first = [place for place, _ in found if place in reader.bad][:SHOWN_BAD_ROWS]
+        raise InputError([told, *(problem for place in first for problem in reader.bad[place])])
     good = tuple(life for place, life in found if life is not None and place not in reader.bad)
     if not good:
         raise InputError([Problem(str(path), 0, "has no life to price", "at least 1 row")])
@@ -72,7 +72,7 @@ def check_lives(lives: Iterable[Life], catalog: Catalog) -> tuple[Life, ...]:
     ------
     InputError : every problem of every life.
     """
-    reader = _Reader(Path(), catalog, None)
+    reader = _Reader(Path(), catalog)
     made = [(f"lives[{number}]", life) for number, life in enumerate(lives)]
     for place, life in made:
         reader.check(place, life)
@@ -115,7 +115,6 @@ class _Reader:
 
     file: Path
     catalog: Catalog
-    purchase: str | None
     bad: dict[str, list[Problem]] = field(default_factory=dict)
     _paths: dict[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
 
@@ -133,7 +132,7 @@ class _Reader:
             region=row["region"],
             begin_ns=begin_ns or 0,
             end_ns=end_ns or 0,
-            purchase=self.purchase or row.get("purchase") or ON_DEMAND,
+            purchase=row.get("purchase") or ON_DEMAND,
             zone=row.get("zone", ""),
             ended=row.get("ended") or BY_USER,
             usd_per_hour=price,
@@ -154,9 +153,9 @@ class _Reader:
     def check(self, place: str, life: Life, *, times: bool = True) -> None:
         """Add what is wrong with a life."""
         row = self.catalog.instances.get(life.instance)
-        if times and life.end_ns <= life.begin_ns:
+        if times and life.end_ns < life.begin_ns:
             end = moment_of(life.end_ns).isoformat()
-            self._add(place, "end", end, "is not after begin", f"after {moment_of(life.begin_ns).isoformat()}")
+            self._add(place, "end", end, "is before begin", f"{moment_of(life.begin_ns).isoformat()} or later")
         if life.ended not in ENDS:
             self._add(place, "ended", life.ended, "is not how a life ends", choices=ENDS)
         if life.usd_per_hour is not None:

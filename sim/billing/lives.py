@@ -146,7 +146,7 @@ def fleet_of(lives: Sequence[Life], terms: Terms) -> Fleet:
     zone = ZoneInfo(terms.account.timezone)
     first, last = min(life.begin_ns for life in lives), max(life.end_ns for life in lives)
     begins = hour_of(moment_of(first), zone) if terms.begins is None else terms.begins
-    ends = _hour_after(moment_of(last - 1), zone) if terms.ends is None else terms.ends
+    ends = _hour_after(moment_of(max(last - 1, first)), zone) if terms.ends is None else terms.ends
     groups: dict[tuple[object, ...], list[Life]] = {}
     for life in lives:
         groups.setdefault((life.instance, life.region, life.purchase, life.usd_per_hour, life.path), []).append(life)

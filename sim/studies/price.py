@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from sim.billing.ledger import OPEN_AT_END
 from sim.billing.life_reader import check_lives, read_lives
-from sim.billing.lives import RUNNING, Fleet, Life, Terms, epoch_ns, fleet_of, fleet_of_run, price_fleet
+from sim.billing.lives import (
+    BY_USER,
+    CRASHED,
+    RUNNING,
+    Fleet,
+    Life,
+    Terms,
+    epoch_ns,
+    fleet_of,
+    fleet_of_run,
+    moment_of,
+    price_fleet,
+)
+from sim.billing.tariffs import INTERRUPTED
 from sim.catalog.loader import Catalog, load_catalog
 from sim.catalog.reading import read_sections
 from sim.domain.usage import Lease
@@ -23,7 +37,7 @@ from sim.scenario.check_purchases import check_purchases
 from sim.scenario.plain import scenario_from_plain
 from sim.scenario.resolve import resolve
 from sim.studies.provenance import provenance
-from sim.units import NANO_PER_USD, NS_PER_HOUR, instant, usd
+from sim.units import instant, usd
 
 # Of a manifest: what wrote the folder, where no engine did.
 OF_LIVES = "price"
@@ -59,16 +73,28 @@ class PricedLives:
 
     Parameters
     ----------
-    fleet : what was priced. ledger : rows as in a run's table `ledger`, in the order of booking. leases : as in `leases`.
-    names : of the machines, by lease. bad_rows : of the file, skipped. folder : where the tables lie, if anywhere.
+    lives, terms : what was priced, and with what. fleet : the lives as leases of pools.
+    ledger, leases : rows as in these tables of a run, in the order of booking and by number.
+    bad_rows : of the file, skipped. folder : where the tables lie, if anywhere.
     """
 
+    lives: tuple[Life, ...] = field(repr=False)
+    terms: Terms = field(repr=False)
     fleet: Fleet = field(repr=False)
     ledger: tuple[Mapping[str, Any], ...] = field(repr=False)
     leases: tuple[Mapping[str, Any], ...] = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)
     bad_rows: int = 0
     folder: Path | None = None
+
+    @property
+    def begins(self) -> datetime:
+        """Begin of the billing period."""
+        return self.fleet.resolved.scenario.start_instant
+
+    @property
+    def ends(self) -> datetime:
+        """End of the billing period."""
+        return moment_of(epoch_ns(self.begins) + self.fleet.resolved.scenario.horizon_ns)
 
     @property
     def amount_nano(self) -> int:
@@ -100,6 +126,20 @@ class PricedLives:
             sums[key] = sums.get(key, 0) + row["amount_nano_usd"]
         return sums
 
+    def bought_as(self, purchase: str) -> PricedLives:
+        """Return the bill of the same lives, all bought in one way, beside the same commitments.
+
+        One's own prices stay with machines that were bought so already; the others get those of the catalog.
+
+        Raises
+        ------
+        InputError : machines that cannot be bought so.
+        """
+        free = {"usd_per_hour": None, "path": ()}
+        lives = [life if life.purchase == purchase else replace(life, purchase=purchase, **free) for life in self.lives]  # type: ignore[arg-type]
+        checked = check_lives(lives, load_catalog(self.terms.catalog or None))
+        return _priced(checked, self.terms, fleet_of(checked, self.terms), self.bad_rows, None)
+
     def rules(self) -> list[RuleLine]:
         """Return what each rule charged for each machine at each price; the lines add up to the bill."""
         lines: dict[tuple[Any, ...], list[Any]] = {}
@@ -113,7 +153,7 @@ class PricedLives:
     def _line(self, row: Mapping[str, Any], quantity: Decimal, amount_nano: int) -> RuleLine:
         pool = self.fleet.resolved.pools.get(row["pool"])
         return RuleLine(
-            name=self.names[row["lease"]] if row["lease"] >= 0 else row["pool"],
+            name=self.lives[row["lease"]].name if row["lease"] >= 0 else row["pool"],
             instance=pool.instance.name if pool else "",
             region=pool.config.region if pool else "",
             quantity=quantity,
@@ -145,7 +185,6 @@ def price_lives(
     timezone: str | None = None,
     begins: str | None = None,
     ends: str | None = None,
-    purchase: str | None = None,
     seed: int = 1,
     max_bad_rows: int = 0,
     out: str | Path | None = None,
@@ -158,8 +197,8 @@ def price_lives(
     catalog : an overlay with one's own prices. commitments : rows as in a scenario's `commitments:`, or a YAML file of them.
     timezone : of the account's hours and months; UTC, or the run's. begins, ends : of the billing period, ISO 8601; by default
         from the clock hour of the first begin to the end of the clock hour of the last end.
-    purchase : of all machines, in place of their own. seed : of spot prices that nobody gave.
-    max_bad_rows : so many broken rows of a file are skipped. out : a new or empty folder for the tables, which `bill` reads.
+    seed : of spot prices that nobody gave. max_bad_rows : so many broken rows of a file are skipped.
+    out : a new or empty folder for the tables, which `billcast bill` reads.
 
     Raises
     ------
@@ -177,7 +216,7 @@ def price_lives(
     [('ec2_on_demand', 'compute', '59.2'), ('ec2_on_demand', 'minimum', '0.8')]
     """
     if isinstance(lives, (str, Path)) and Path(lives).is_dir():
-        return _price_run(open_run(lives), catalog, commitments, timezone, purchase, out)
+        return _price_run(open_run(lives), catalog, commitments, timezone, out)
     problems = Problems()
     overlay = str(catalog or "")
     found = _catalog(overlay, problems)
@@ -186,16 +225,15 @@ def price_lives(
     checked: tuple[Life, ...] = ()
     try:
         if isinstance(lives, (str, Path)):
-            rows = read_lives(lives, found, purchase=purchase, max_bad_rows=max_bad_rows)
+            rows = read_lives(lives, found, max_bad_rows)
             checked, bad_rows = rows.lives, rows.bad_rows
         else:
-            made = lives if purchase is None else [replace(life, purchase=purchase) for life in lives]
-            checked = check_lives(made, found)
+            checked = check_lives(lives, found)
     except InputError as error:
         problems.found.extend(error.problems)
     _check_period(terms, checked, problems)
     problems.raise_if_any()
-    return _priced(fleet_of(checked, terms), tuple(life.name for life in checked), bad_rows, out)
+    return _priced(checked, terms, fleet_of(checked, terms), bad_rows, out)
 
 
 def _catalog(overlay: str, problems: Problems) -> Catalog:
@@ -264,7 +302,6 @@ def _price_run(
     catalog: str | Path | None,
     commitments: str | Path | Mapping[str, Any] | None,
     timezone: str | None,
-    purchase: str | None,
     out: str | Path | None,
 ) -> PricedLives:
     """Price the leases of a run: with its own scenario, or with what is given in its place."""
@@ -284,14 +321,10 @@ def _price_run(
     check_purchases(scenario, found, problems)
     problems.raise_if_any()
     leases = _leases(result)
-    names = tuple(f"lease {lease.lease}" for lease in leases)
-    if purchase is None:
-        return _priced(fleet_of_run(resolve(scenario), leases), names, 0, out)
-    lives = check_lives(_as_lives(scenario, leases, purchase), found)
     begins = scenario.start_instant
-    ends = datetime.fromtimestamp((epoch_ns(begins) + scenario.horizon_ns) // 10**9, UTC)
+    ends = moment_of(epoch_ns(begins) + scenario.horizon_ns)
     terms = Terms(scenario.account, overlay, scenario.commitments, begins, ends, scenario.seed)
-    return _priced(fleet_of(lives, terms), names, 0, out)
+    return _priced(_as_lives(scenario, leases), terms, fleet_of_run(resolve(scenario), leases), 0, out)
 
 
 def _leases(result: RunResult) -> list[Lease]:
@@ -300,69 +333,53 @@ def _leases(result: RunResult) -> list[Lease]:
     return [Lease(*row) for row in zip(*(columns[name].tolist() for name in kept), strict=True)]
 
 
-def _as_lives(scenario: Scenario, leases: Sequence[Lease], purchase: str) -> list[Life]:
+def _as_lives(scenario: Scenario, leases: Sequence[Lease]) -> tuple[Life, ...]:
     start_ns = epoch_ns(scenario.start_instant)
-    return [
+    return tuple(
         Life(
             name=f"lease {lease.lease}",
             instance=lease.instance,
             region=scenario.pools[lease.pool].region,
             begin_ns=start_ns + lease.start_ns,
             end_ns=start_ns + (lease.end_ns or 0),
-            purchase=purchase,
+            purchase=lease.purchase,
             zone=lease.zone,
-            ended=_ENDS.get(lease.end_cause, "user"),
+            ended=_ENDS.get(lease.end_cause, BY_USER),
+            usd_per_hour=scenario.pools[lease.pool].price_usd_per_hour,
         )
         for lease in leases
-        if lease.end_ns is not None and lease.end_ns > lease.start_ns
-    ]
+    )
 
 
-_ENDS = {"interrupted": "interrupted", "crashed": "crashed", "end": RUNNING}
+# What a run says of the end of a lease, in the words of a list of lives; everything else is the user's doing.
+_ENDS = {INTERRUPTED: INTERRUPTED, CRASHED: CRASHED, OPEN_AT_END: RUNNING}
 
 
-def _priced(fleet: Fleet, names: tuple[str, ...], bad_rows: int, out: str | Path | None) -> PricedLives:
+def _priced(lives: tuple[Life, ...], terms: Terms, fleet: Fleet, bad_rows: int, out: str | Path | None) -> PricedLives:
+    rows, folder = _Rows(None), None
     if out is None:
-        rows = _Rows(None)
         price_fleet(fleet, rows)
-        return _result(fleet, rows, names, bad_rows, None)
-    with RunWriter(out) as writer:
-        rows = _Rows(writer)
-        price_fleet(fleet, rows)
-        tables = writer.merge()
-        scenario = fleet.resolved.scenario
-        summary = summarize(tables, scenario, {"name": OF_LIVES}, {"lives": bad_rows})
-        manifest = {**provenance(), "made_by": OF_LIVES, "scenario": scenario.to_dict(), "scenario_hash": scenario.digest()}
-        written = writer.commit(summary, manifest)
-    return _result(fleet, rows, names, bad_rows, written.folder)
-
-
-def _result(fleet: Fleet, rows: _Rows, names: tuple[str, ...], bad_rows: int, folder: Path | None) -> PricedLives:
+    else:
+        with RunWriter(out) as writer:
+            rows = _Rows(writer)
+            price_fleet(fleet, rows)
+            folder = _commit(writer, fleet.resolved.scenario, bad_rows).folder
     leases = sorted(rows.tables["leases"], key=lambda row: row["lease"])
-    return PricedLives(fleet, tuple(rows.tables["ledger"]), tuple(leases), names, bad_rows, folder)
+    return PricedLives(lives, terms, fleet, tuple(rows.tables["ledger"]), tuple(leases), bad_rows, folder)
 
 
-@dataclass(frozen=True)
-class Alternative:
-    """The same lives bought in one way.
-
-    Parameters
-    ----------
-    purchase : how; "as given" for their own. priced : the bill, None where it cannot be bought so. problem : why not.
-    """
-
-    purchase: str
-    priced: PricedLives | None
-    problem: str = ""
-
-
-def machine_hours(priced: PricedLives) -> Decimal:
-    """Return how long all machines lived together, in hours."""
-    lived_ns = sum(row["end_ns"] - row["start_ns"] for row in priced.leases)
-    return Decimal(lived_ns) / NS_PER_HOUR
-
-
-def per_hour(priced: PricedLives) -> Decimal | None:
-    """Return the bill divided by the hours lived, in USD; None where nothing lived."""
-    hours = machine_hours(priced)
-    return Decimal(priced.amount_nano) / NANO_PER_USD / hours if hours else None
+def _commit(writer: RunWriter, scenario: Scenario, bad_rows: int) -> RunResult:
+    """Write the folder of a run in which nothing was served."""
+    nothing = dict.fromkeys(("wall_s", "generate_s", "advance_s", "control_s", "requests_per_s", "peak_rss_mb"), 0.0)
+    summary = summarize(writer.merge(), scenario, {"name": OF_LIVES, **nothing, "steps": 0}, {"lives": bad_rows})
+    manifest = {
+        **provenance(),
+        "made_by": OF_LIVES,
+        "scenario": scenario.to_dict(),
+        "scenario_hash": scenario.digest(),
+        "seed": scenario.seed,
+        "replication": scenario.replication,
+        "bad_rows": {"lives": bad_rows},
+        **{name: {} for name in ("inputs", "fleets", "step_models", "spot_markets", "sites")},
+    }
+    return writer.commit(summary, manifest)

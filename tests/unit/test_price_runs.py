@@ -20,13 +20,12 @@ from sim.scenario.commitments import (
     ReservedInstances,
 )
 from sim.scenario.owned import Block, Owned
+from sim.schema import TABLES
 from sim.studies.price import PricedLives, price_lives
 
 MACHINES = ("compute", "minimum", "commitment_waste")
-COLUMNS = (
-    "lease", "pool", "purchase", "category", "local_hour", "start_ns", "end_ns", "unit", "unit_price", "tariff", "source",
-    "confidence", "amount_nano_usd",
-)  # fmt: skip
+# Quantities are decimals here and floats there; start, end and price decide them.
+COLUMNS = tuple(column.name for column in TABLES["ledger"].columns if column.name not in ("row", "quantity"))
 MOVING = Schedule(replicas=1, steps=[ScheduleStep("20m", 4), ScheduleStep("65m", 2), ScheduleStep("2h", 3)])
 
 
@@ -99,9 +98,10 @@ def test_as_it_was_bought_is_as_it_was(tmp_path: Path) -> None:
     run = run_of(name, tmp_path / "run")
     causes = set(run.table("leases")["cause"].tolist())
     assert "interrupted" in causes
-    own, again = price_lives(tmp_path / "run"), price_lives(tmp_path / "run", purchase="spot")
+    own = price_lives(tmp_path / "run")
+    again = own.bought_as("spot")
     assert again.amount_nano == own.amount_nano > 0
-    assert price_lives(tmp_path / "run", purchase="on_demand").amount_nano > own.amount_nano
+    assert own.bought_as("on_demand").amount_nano > own.amount_nano
 
 
 def test_a_run_at_other_prices_and_other_commitments(tmp_path: Path) -> None:
