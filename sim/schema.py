@@ -204,7 +204,7 @@ TABLES: dict[str, Table] = {
                     "category",
                     "VARCHAR",
                     "",
-                    "compute, minimum, energy, commitment_waste, storage, network, tokens, licence, people, cluster or monitoring",
+                    "compute, minimum, commitment, commitment_waste, energy, storage, network, tokens, licence, people, ...",
                 ),
                 ("start_ns", "BIGINT", "ns", "start of the charged time"),
                 ("end_ns", "BIGINT", "ns", "end of the charged time"),

@@ -95,10 +95,10 @@ def check_sums(sink: Lists) -> None:
     }
 
 
-def lines(sink: Lists, *names: str) -> dict[tuple[object, ...], int]:
+def lines(sink: Lists, *names: str, amount: str = "amount_nano_usd") -> dict[tuple[object, ...], int]:
     """Sums of the ledger by some columns, in nano-dollars."""
     found: dict[tuple[object, ...], int] = {}
     for row in sink.tables["ledger"]:
         key = tuple(row[name] for name in names)
-        found[key] = found.get(key, 0) + row["amount_nano_usd"]
+        found[key] = found.get(key, 0) + row[amount]
     return found

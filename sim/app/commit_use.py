@@ -22,9 +22,10 @@ from sim.billing.commitment_choice import (
     Segment,
 )
 from sim.billing.commitment_portfolios import Offers
-from sim.billing.commitments import ON_DEMAND, since_ns
+from sim.billing.commitments import ON_DEMAND
 from sim.billing.coverage import MACHINE_UNIT
 from sim.billing.ledger import hour_cuts
+from sim.billing.rates import since_ns
 from sim.catalog.loader import Catalog
 from sim.domain.pricing import COMMITTED_USE, COMPUTE_PLAN, INSTANCE_PLAN, RESERVED
 from sim.errors import InputError, Problem, Problems

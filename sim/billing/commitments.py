@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
 
+from sim.billing.committed_rates import PlanRates, Prices
 from sim.billing.coverage import (
     MACHINE_UNIT,
     PURCHASE,
     Coverage,
-    Machines,
     Place,
-    Plan,
-    Reservation,
+    Prepaid,
     Span,
     Unused,
     Use,
     cost_nano,
-    unused_of,
 )
+from sim.billing.kept_capacity import Reservation, unused_of
 from sim.billing.machine_rules import OWNED as OWNED_RULE
 from sim.billing.machine_rules import PREPAID
-from sim.billing.rates import Rate, dated_rates, rate_at
+from sim.billing.rates import Rate, rate_at, since_ns
+from sim.billing.reserved_machines import Machines
+from sim.billing.savings_plans import Plan, Plans
 from sim.billing.sustained import SustainedUseDiscounts
 from sim.billing.tariffs import PREPAID_RATE, owned_rate
 from sim.catalog.loader import Catalog
-from sim.domain.pricing import COMMITTED_USE, COMPUTE_PLAN, INSTANCE_PLAN, RESERVED, family_of
+from sim.domain.pricing import (
+    ALL_UPFRONT,
+    COMMITTED_USE,
+    COMPUTE_PLAN,
+    FLEXIBLE_COMMITTED_USE,
+    INSTANCE_PLAN,
+    NO_UPFRONT,
+    PARTIAL_UPFRONT,
+    RESERVED,
+    TERM_HOURS,
+    family_of,
+)
 from sim.registry import choice_name
 from sim.scenario.commitments import (
+    AzureReservation,
     CapacityReservation,
     Commitment,
-    CommittedUse,
-    ComputeSavingsPlan,
+    ForATerm,
     InstanceSavingsPlan,
+    OfMachines,
+    Reserved,
     ReservedInstances,
     SavingsPlan,
-    discount_row,
 )
 from sim.scenario.owned import CAPACITY_BLOCK, OWNED, Block
 from sim.scenario.resolve import Resolved, ResolvedPool
-from sim.units import NS_PER_DAY, NS_PER_S, instant, nano_usd
+from sim.units import NS_PER_DAY, NS_PER_HOUR, NS_PER_S, instant, nano_usd
 
-_NANO = Decimal("1e-9")
-# From the surest to the least sure.
-_CONFIDENCES = ("published", "fitted", "assumed")
+# How use that a commitment covers is shown.
+_PURCHASES = {
+    RESERVED: "reserved",
+    COMMITTED_USE: "committed_use",
+    FLEXIBLE_COMMITTED_USE: "flexible_committed_use",
+    INSTANCE_PLAN: "savings_plan",
+    COMPUTE_PLAN: "savings_plan",
+}
 ON_DEMAND = "on_demand"
 
 
@@ -77,7 +96,7 @@ class Settlement:
             earlier = [other for other in self.reservations[:number] if other.place == kept.place and other.zone == kept.zone]
             empty += kept.empty(start_ns, end_ns, uses, earlier)
         everything = [*uses, *empty]
-        left = [unused for coverage in self.coverages if (unused := coverage.cover(start_ns, end_ns, everything)) is not None]
+        left = [unused for coverage in self.coverages for unused in coverage.cover(start_ns, end_ns, everything)]
         self.sustained.cover(month, month_ns, uses)
         for use in everything:
             use.pay_rest()
@@ -106,52 +125,80 @@ def settlement_of(resolved: Resolved) -> Settlement | None:
         return None
     made = Settlement(settled, [], [], SustainedUseDiscounts(sustained))
     _add_own_machines(made, resolved)
-    prices = _Prices(resolved, start)
+    prices = Prices(resolved, start)
     for name, row in commitments.items():
         if isinstance(row, CapacityReservation):
-            place = Place("", "aws", row.instance, family_of(row.instance), row.region, ON_DEMAND)
+            place = _place_of(row, catalog)
             listed = prices.listed(place)
             assert listed is not None
             span = _span(row, start)
             made.reservations.append(
                 Reservation(name, place, row.zone, row.count, lambda t_ns, rates=listed: rate_at(rates, t_ns), span)
             )
-    made.coverages += _in_order([(row, _coverage(name, row, prices, start)) for name, row in commitments.items()])
+    made.coverages += _coverages(commitments, prices, start)
+    made.advances += _purchases(commitments, prices, start)
     return made
 
 
-def _in_order(coverages: list[tuple[Commitment, Coverage | None]]) -> list[Coverage]:
+def _coverages(rows: Mapping[str, Commitment], prices: Prices, start: datetime) -> list[Coverage]:
     """Return coverages in the order in which they pay: reserved in a zone, in a region, plans for a family, plans for all."""
-
-    def rank(row: Commitment) -> int:
-        if isinstance(row, InstanceSavingsPlan | ComputeSavingsPlan):
-            return 2 if isinstance(row, InstanceSavingsPlan) else 3
-        return 0 if isinstance(row, ReservedInstances) and row.zone else 1
-
-    ordered = sorted(coverages, key=lambda pair: rank(pair[0]))
-    return [coverage for _, coverage in ordered if coverage is not None]
-
-
-def _coverage(name: str, row: Commitment, prices: _Prices, start: datetime) -> Coverage | None:
-    span = _span(row, start)
-    if isinstance(row, ReservedInstances | CommittedUse):
-        zone = row.zone if isinstance(row, ReservedInstances) else ""
-        offer = RESERVED if isinstance(row, ReservedInstances) else COMMITTED_USE
-        rate = prices.committed(row, offer, _place_of(row))
-        assert rate is not None
-        purchase = "reserved" if offer == RESERVED else "committed_use"
-        listed = prices.listed(_place_of(row)) or ()
-        return Machines(name, "", row.instance, row.region, zone, row.count, rate, span, purchase, choice_name(row), listed=listed)
-    if isinstance(row, SavingsPlan):
-        offer = INSTANCE_PLAN if isinstance(row, InstanceSavingsPlan) else COMPUTE_PLAN
-        rates = _PlanRates(row, offer, prices)
-        committed_nano = nano_usd(row.usd_per_hour)
-        return Plan(name, committed_nano, rates, span, choice_name(row), "scenario", "assumed")
-    return None
+    zonal: list[Coverage] = []
+    regional: list[Coverage] = []
+    family: list[Plan] = []
+    anything: list[Plan] = []
+    for name, row in rows.items():
+        span = _span(row, start)
+        if isinstance(row, Reserved):
+            in_zone = isinstance(row, ReservedInstances) and row.zone
+            (zonal if in_zone else regional).append(_machines(name, row, prices, span))
+        elif isinstance(row, SavingsPlan):
+            (family if isinstance(row, InstanceSavingsPlan) else anything).append(_plan(name, row, prices, span))
+    return [*zonal, *regional, *(Plans(tuple(plans)) for plans in (family, anything) if plans)]
 
 
-def _place_of(row: ReservedInstances | CommittedUse) -> Place:
-    cloud = "aws" if isinstance(row, ReservedInstances) else "gcp"
+def _machines(name: str, row: Reserved, prices: Prices, span: Span) -> Machines:
+    place = _place_of(row, prices.catalog)
+    contract = prices.contract(row, place)
+    sizes = row.sizes(prices.catalog) if isinstance(row, ReservedInstances | AzureReservation) else {}
+    zone = row.zone if isinstance(row, ReservedInstances) else ""
+    prepaid = None
+    if contract.upfront_nano:
+        term_ns = TERM_HOURS[row.term] * NS_PER_HOUR
+        prepaid = Prepaid(contract.upfront_nano * row.count, term_ns, span.begins_ns)
+    return Machines(
+        name, "", row.instance, row.region, zone, row.count, contract.rate, span, _PURCHASES[row.offer], choice_name(row),
+        listed=prices.listed(place) or (), prepaid=prepaid, sizes=sizes, smallest_first=isinstance(row, ReservedInstances),
+    )  # fmt: skip
+
+
+def _plan(name: str, row: SavingsPlan, prices: Prices, span: Span) -> Plan:
+    upfront = {NO_UPFRONT: Fraction(0), PARTIAL_UPFRONT: Fraction(str(row.upfront_share)), ALL_UPFRONT: Fraction(1)}[row.payment]
+    return Plan(
+        name, nano_usd(row.usd_per_hour), PlanRates(row, prices), span, choice_name(row), "scenario", "assumed",
+        _PURCHASES[row.offer], upfront,
+    )  # fmt: skip
+
+
+def _purchases(rows: Mapping[str, Commitment], prices: Prices, start: datetime) -> list[tuple[int, Unused]]:
+    """Return what is paid on the first day of commitments that begin in the run or after it; earlier ones were paid before it."""
+    found = []
+    for name, row in rows.items():
+        span = _span(row, start)
+        if span.begins_ns is None or span.begins_ns < 0 or not isinstance(row, ForATerm):
+            continue
+        if isinstance(row, Reserved):
+            machines = _machines(name, row, prices, span)
+            if machines.prepaid is not None:
+                found.append((span.begins_ns, machines.purchase_of(machines.prepaid)))
+        elif isinstance(row, SavingsPlan):
+            plan = _plan(name, row, prices, span)
+            if plan.upfront:
+                found.append((span.begins_ns, plan.purchase_of(TERM_HOURS[row.term])))
+    return found
+
+
+def _place_of(row: OfMachines, catalog: Catalog) -> Place:
+    cloud = catalog.instances[row.instance].cloud
     return Place("", cloud, row.instance, family_of(row.instance), row.region, ON_DEMAND)
 
 
@@ -164,11 +211,6 @@ def _place(row: ResolvedPool, resolved: Resolved) -> Place:
 def _span(row: Commitment, start: datetime) -> Span:
     begins, ends = row.span()
     return Span(None if begins is None else since_ns(start, begins), None if ends is None else since_ns(start, ends))
-
-
-def since_ns(start: datetime, moment: datetime) -> int:
-    """Return the time of a calendar instant in nanoseconds since the start; negative before it."""
-    return (moment - start) // timedelta(microseconds=1) * 1_000
 
 
 def block_span_ns(block: Block, start: datetime) -> tuple[int, int]:
@@ -190,87 +232,32 @@ def _add_own_machines(made: Settlement, resolved: Resolved) -> None:
                 )
             )
         elif place.purchase == CAPACITY_BLOCK:
-            begins_ns, ends_ns = block_span_ns(pool.block, resolved.scenario.start_instant)
-            span = Span(begins_ns, ends_ns)
-            made.coverages.append(
-                Machines(name, name, place.instance, place.region, "", count, PREPAID_RATE, span, CAPACITY_BLOCK, PREPAID.name)
-            )
-            made.advances.append((begins_ns, _advance(name, place, count, pool.block)))
+            machines = _block(name, place, count, pool.block, resolved.scenario.start_instant)
+            assert machines.span.begins_ns is not None  # it is that of the block
+            made.coverages.append(machines)
+            made.advances.append((machines.span.begins_ns, _advance(machines, pool.block)))
 
 
-def _advance(name: str, place: Place, count: int, block: Block) -> Unused:
-    rate = Rate(0, nano_usd(block.usd_per_hour), block.usd_per_hour, "scenario", "assumed")
-    machine_ns = count * block.days * NS_PER_DAY
-    amount_nano = cost_nano(rate, machine_ns)
-    return Unused(
-        name, name, CAPACITY_BLOCK, PREPAID.name, Decimal(machine_ns) / NS_PER_S, MACHINE_UNIT, f"{rate.usd_per_hour} per hour",
-        amount_nano, amount_nano, amount_nano, rate.source, rate.confidence, place.deployments, "compute", PURCHASE,
+def _block(name: str, place: Place, count: int, block: Block, start: datetime) -> Machines:
+    """Return a block of capacity as machines that were paid up front for its time."""
+    begins_ns, ends_ns = block_span_ns(block, start)
+    amount_nano = cost_nano(_block_rate(block), count * (ends_ns - begins_ns))
+    return Machines(
+        name, name, place.instance, place.region, "", count, PREPAID_RATE, Span(begins_ns, ends_ns), CAPACITY_BLOCK, PREPAID.name,
+        place.deployments, prepaid=Prepaid(amount_nano, ends_ns - begins_ns, begins_ns),
     )  # fmt: skip
 
 
-@dataclass
-class _Prices:
-    """On-demand prices, and the committed rates that are made of them."""
-
-    resolved: Resolved
-    start: datetime
-
-    @property
-    def catalog(self) -> Catalog:
-        """The catalog of the run."""
-        return self.resolved.catalog
-
-    def listed(self, place: Place) -> tuple[Rate, ...] | None:
-        """Return the on-demand prices of machines, oldest first: a pool's own price, else the catalog's; None without one."""
-        row = self.resolved.pools.get(place.pool)
-        own = None if row is None else row.config.price_usd_per_hour
-        if own is not None:
-            return (Rate(0, nano_usd(own), own, "scenario", "assumed"),)
-        prices = self.catalog.instances[place.instance].on_demand.get(place.region)
-        return None if prices is None else dated_rates(prices, self.start)
-
-    def committed(self, row: ReservedInstances | CommittedUse | SavingsPlan, offer: str, place: Place) -> Rate | None:
-        """Return the rate of a commitment for machines, or None where it has none for them."""
-        own = row.rates_usd_per_hour.get(place.instance) if isinstance(row, SavingsPlan) else row.usd_per_hour
-        if own is not None:
-            return Rate(0, nano_usd(own), own, "scenario", "assumed")
-        listed = self.listed(place)
-        if listed is None or (isinstance(row, SavingsPlan) and row.rates_usd_per_hour and row.discount is None):
-            return None
-        begins, _ = row.span()
-        base = rate_at(listed, max(0, 0 if begins is None else since_ns(self.start, begins)))
-        if row.discount is not None:
-            share, source, confidence = row.discount, "of the scenario", "assumed"
-        else:
-            found = discount_row(self.catalog, offer, place.cloud, place.family, row.term)
-            if found is None:
-                return None
-            share, source, confidence = (
-                found.share,
-                f"{found.provenance.source}, {found.provenance.date}",
-                found.provenance.confidence,
-            )
-        usd = (Decimal(base.usd_per_hour) * (1 - Decimal(str(share)))).quantize(_NANO, ROUND_HALF_EVEN)
-        worst = max(base.confidence, confidence, key=_CONFIDENCES.index)
-        return Rate(0, nano_usd(usd), f"{usd.normalize():f}", f"{base.source}; less {share:.2%}: {source}", worst)
+def _block_rate(block: Block) -> Rate:
+    return Rate(0, nano_usd(block.usd_per_hour), block.usd_per_hour, "scenario", "assumed")
 
 
-class _PlanRates:
-    """The rates of a Savings Plan by place."""
-
-    def __init__(self, row: SavingsPlan, offer: str, prices: _Prices) -> None:
-        self.row, self.offer, self.prices = row, offer, prices
-        self._known: dict[Place, Rate | None] = {}
-
-    def __call__(self, place: Place) -> Rate | None:
-        if place not in self._known:
-            self._known[place] = self._rate(place)
-        return self._known[place]
-
-    def _rate(self, place: Place) -> Rate | None:
-        row = self.row
-        if place.cloud != "aws":
-            return None
-        if isinstance(row, InstanceSavingsPlan) and (place.family, place.region) != (row.family, row.region):
-            return None
-        return self.prices.committed(row, self.offer, place)
+def _advance(machines: Machines, block: Block) -> Unused:
+    rate, prepaid = _block_rate(block), machines.prepaid
+    assert prepaid is not None
+    machine_ns = machines.count * prepaid.term_ns
+    return Unused(
+        machines.name, machines.pool, CAPACITY_BLOCK, PREPAID.name, Decimal(machine_ns) / NS_PER_S, MACHINE_UNIT,
+        f"{rate.usd_per_hour} per hour", prepaid.amount_nano, 0, prepaid.amount_nano, rate.source, rate.confidence,
+        machines.deployments, "compute", PURCHASE,
+    )  # fmt: skip

@@ -4,25 +4,28 @@ One hour of the account is settled at a time, over all leases; nothing is carrie
 order, each in the order of the leases unless said otherwise:
 
 1. capacity reservations: what of them stands empty is use, too, at the on-demand rate;
-2. reserved machines: of a zone before those of a region; they cover machine time of the hour, whether at once or one after another;
-3. Savings Plans for a family, then those for all: use with the highest saving in per cent first, ties to the lowest plan rate;
+2. reserved machines: of a zone before those of a region; they cover machine time of the hour, whether at once or one after
+   another, and where they are flexible in size the smallest size first;
+3. Savings Plans for a family, then those for all, those of one kind together: use with the highest saving in per cent first, ties
+   to the lowest plan rate;
 4. sustained-use tiers of what is left; 5. the on-demand price.
 
 What a commitment has left at the end of the hour is lost. A part of an hour (of the run, or of the commitment's time) has that part
 of the commitment.
+
+Two amounts go with every charge. What is on the invoice, in cash, is the truth of the ledger; the effective amount has the charge's
+share of what was paid up front beside it, and is 0 for that payment itself. Over a whole term the two have the same sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from fractions import Fraction
-from itertools import pairwise
 from typing import Protocol
 
-from sim.billing.rates import Rate, rate_at
-from sim.units import NANO_PER_USD, NS_PER_HOUR, NS_PER_S, divide_half_even
+from sim.billing.rates import Rate
+from sim.units import NS_PER_HOUR, divide_half_even
 
 MACHINE_UNIT = "instance-second"
 # What a charge is for: use of an hour, or something bought in advance.
@@ -113,7 +116,8 @@ class Use:
         """
         self.covered_ns += length_ns
         effective_nano = amount_nano if effective_nano is None else effective_nano
-        listed_nano = cost_nano(self.rate, length_ns)
+        # Machines that are paid as a whole have no price by the hour.
+        listed_nano = cost_nano(self.rate, length_ns) if self.rate.nano_usd_per_hour else effective_nano
         self.pieces.append(Piece(length_ns, amount_nano, effective_nano, listed_nano, rate, purchase, tariff, commitment))
 
     def pay_rest(self) -> None:
@@ -182,202 +186,36 @@ class Span:
         return max(last - first, 0)
 
 
+@dataclass(frozen=True)
+class Prepaid:
+    """What was paid up front, spread evenly over the time it is for.
+
+    Parameters
+    ----------
+    amount_nano : of the whole commitment. term_ns : what time it is for. begins_ns : of that time; None is long before the run.
+
+    Examples
+    --------
+    >>> paid = Prepaid(100, 3, 0)
+    >>> [paid.share_nano(t_ns, t_ns + 1) for t_ns in (-1, 0, 1, 2, 3)]
+    [0, 33, 34, 33, 0]
+    """
+
+    amount_nano: int
+    term_ns: int
+    begins_ns: int | None = None
+
+    def share_nano(self, start_ns: int, end_ns: int) -> int:
+        """Return the share of [start_ns, end_ns); a difference of rounded sums, so that the shares of the term are the amount."""
+        return self._until(end_ns) - self._until(start_ns)
+
+    def _until(self, t_ns: int) -> int:
+        elapsed_ns = t_ns if self.begins_ns is None else min(max(t_ns - self.begins_ns, 0), self.term_ns)
+        return divide_half_even(self.amount_nano * elapsed_ns, self.term_ns)
+
+
 class Coverage(Protocol):
-    """A commitment that pays for use of an hour."""
+    """Commitments that pay for use of an hour."""
 
-    def cover(self, start_ns: int, end_ns: int, uses: Sequence[Use]) -> Unused | None:
-        """Pay for what it covers of the use in the hour [start_ns, end_ns), and return what it has left, if it has any."""
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Machines that are paid for every hour: reserved, committed or one's own.
-
-    The charge of an hour is `count` machines at `rate`, whatever runs; covered use and what is unused add up to it exactly.
-
-    Parameters
-    ----------
-    name : of the commitment. pool : covers only this pool; "" covers every pool of `instance` in `region`.
-    zone : covers only this zone; "" covers all. count : machines. rate : of one, per hour.
-    purchase, tariff : how covered use is shown. deployments : that pay for what is unused; none leaves it to the account.
-    listed : on-demand prices of one, oldest first; none where they are not known.
-    """
-
-    name: str
-    pool: str
-    instance: str
-    region: str
-    zone: str
-    count: int
-    rate: Rate
-    span: Span
-    purchase: str
-    tariff: str
-    deployments: tuple[str, ...] = ()
-    listed: tuple[Rate, ...] = ()
-
-    @property
-    def commitment(self) -> str:
-        """Name of the commitment, "" where it is the machines of a pool."""
-        return "" if self.pool else self.name
-
-    def covers(self, use: Use) -> bool:
-        """Whether it may pay for this use."""
-        place = use.place
-        if self.pool:
-            return place.pool == self.pool
-        same = place.purchase == "on_demand" and place.instance == self.instance and place.region == self.region
-        return same and self.zone in ("", use.zone)
-
-    def cover(self, start_ns: int, end_ns: int, uses: Sequence[Use]) -> Unused | None:
-        """Pay for what it covers of the use in the hour [start_ns, end_ns), and return what it has left, if it has any."""
-        paid_ns = self.count * self.span.within_ns(start_ns, end_ns)
-        done_ns = booked_nano = 0
-        for use in uses:
-            length_ns = min(use.left_ns, paid_ns - done_ns)
-            if length_ns > 0 and self.covers(use):
-                done_ns += length_ns
-                # The difference of rounded sums, so that the rows of an hour never add up to more than its charge.
-                amount_nano = cost_nano(self.rate, done_ns) - booked_nano
-                booked_nano += amount_nano
-                use.pay(length_ns, amount_nano, self.rate, self.purchase, self.tariff, self.commitment)
-        left_ns = paid_ns - done_ns
-        if left_ns == 0 or self.rate.nano_usd_per_hour == 0:
-            return None
-        amount_nano = cost_nano(self.rate, paid_ns) - booked_nano
-        # What is left of an hour is at no time of it, so it has the list price of the hour's start.
-        list_nano = cost_nano(rate_at(self.listed, start_ns), left_ns) if self.listed else amount_nano
-        return Unused(
-            self.name, self.pool, self.purchase, self.tariff, Decimal(left_ns) / NS_PER_S, MACHINE_UNIT,
-            f"{self.rate.usd_per_hour} per hour", amount_nano, amount_nano, list_nano, self.rate.source, self.rate.confidence,
-            self.deployments,
-        )  # fmt: skip
-
-
-class PlanRates(Protocol):
-    """What a Savings Plan charges for a machine."""
-
-    def __call__(self, place: Place) -> Rate | None:
-        """Return the plan's rate for machines of a place, or None where it does not cover them."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Dollars an hour that are spent on use at the plan's rates, or lost.
-
-    Parameters
-    ----------
-    nano_usd_per_hour : the commitment. rates : of the plan; None where it does not cover a place.
-    """
-
-    name: str
-    nano_usd_per_hour: int
-    rates: PlanRates
-    span: Span
-    tariff: str
-    source: str
-    confidence: str
-
-    def cover(self, start_ns: int, end_ns: int, uses: Sequence[Use]) -> Unused | None:
-        """Pay for what it covers of the use in the hour [start_ns, end_ns), and return what it has left, if it has any."""
-        left_nano = divide_half_even(self.nano_usd_per_hour * self.span.within_ns(start_ns, end_ns), NS_PER_HOUR)
-        for use, rate in self._in_order(uses):
-            length_ns, amount_nano = use.left_ns, cost_nano(rate, use.left_ns)
-            if amount_nano > left_nano:
-                length_ns = left_nano * NS_PER_HOUR // rate.nano_usd_per_hour
-                amount_nano = cost_nano(rate, length_ns)
-            if length_ns:
-                left_nano -= amount_nano
-                use.pay(length_ns, amount_nano, rate, "savings_plan", self.tariff, self.name)
-        if left_nano == 0:
-            return None
-        return Unused(
-            self.name, "", "savings_plan", self.tariff, Decimal(left_nano) / NANO_PER_USD, "USD committed", "1 per USD committed",
-            left_nano, left_nano, left_nano, self.source, self.confidence,
-        )  # fmt: skip
-
-    def _in_order(self, uses: Sequence[Use]) -> list[tuple[Use, Rate]]:
-        """Return the use it may pay for: the highest saving in per cent first, then the lowest rate, then by lease."""
-        found: list[tuple[Fraction, int, int, Use, Rate]] = []
-        for number, use in enumerate(uses):
-            rate = self.rates(use.place) if use.left_ns and use.place.purchase == "on_demand" else None
-            listed_nano = use.rate.nano_usd_per_hour
-            # A rate above the price of the day is never chosen: the use is cheaper on demand.
-            if rate is not None and 0 < rate.nano_usd_per_hour < listed_nano:
-                share = Fraction(rate.nano_usd_per_hour, listed_nano)
-                found.append((share, rate.nano_usd_per_hour, number, use, rate))
-        return [(use, rate) for _, _, _, use, rate in sorted(found, key=lambda item: item[:3])]
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """On-demand capacity that is kept in a zone: what stands empty is charged as if it ran.
-
-    Parameters
-    ----------
-    place : whose `instance` and `region` are kept. rates : on-demand prices, oldest first; see `sim.billing.rates.rate_at`.
-    """
-
-    name: str
-    place: Place
-    zone: str
-    count: int
-    rate_at: RateAt
-    span: Span
-
-    def kept_at(self, t_ns: int) -> int:
-        """Return how many machines are kept at a time."""
-        return self.count if self.span.within_ns(t_ns, t_ns + 1) else 0
-
-    def keeps(self, use: Use) -> bool:
-        """Whether a running machine takes one of the places that are kept."""
-        place = use.place
-        same = (place.instance, place.region, use.zone) == (self.place.instance, self.place.region, self.zone)
-        return same and use.running and place.purchase == "on_demand"
-
-    def empty(self, start_ns: int, end_ns: int, uses: Sequence[Use], earlier: Sequence[Reservation]) -> list[Use]:
-        """Return the empty machine time of [start_ns, end_ns) as use, by pieces of time in which as many stand empty.
-
-        Parameters
-        ----------
-        earlier : reservations of the same machines, which running ones fill first.
-        """
-        there = [use for use in uses if self.keeps(use)]
-        times = [time_ns for use in there for time_ns in (use.start_ns, use.end_ns)]
-        times += [
-            time_ns for each in (self, *earlier) for time_ns in (each.span.begins_ns, each.span.ends_ns) if time_ns is not None
-        ]
-        found = []
-        for begin_ns, finish_ns in pairwise(sorted({start_ns, end_ns, *(t_ns for t_ns in times if start_ns < t_ns < end_ns)})):
-            running = sum(use.start_ns <= begin_ns and use.end_ns >= finish_ns for use in there)
-            filled = max(running - sum(each.kept_at(begin_ns) for each in earlier), 0)
-            found += [
-                Use(self.place, self.zone, begin_ns, finish_ns, self.rate_at(begin_ns), CAPACITY_RESERVATION, reservation=self.name)
-                for _ in range(self.kept_at(begin_ns) - filled)
-            ]
-        return found
-
-
-class RateAt(Protocol):
-    """An on-demand price at a time."""
-
-    def __call__(self, t_ns: int) -> Rate:
-        """Return the price in force."""
-
-
-def unused_of(uses: Iterable[Use]) -> list[Unused]:
-    """Return the charges of empty reserved capacity, one for each price and commitment that paid."""
-    sums: dict[tuple[str, str, str, Rate], list[int]] = {}
-    for use in uses:
-        for piece in use.pieces:
-            purchase = CAPACITY_RESERVATION if piece.tariff == CAPACITY_RESERVATION else piece.purchase
-            entry = sums.setdefault((piece.commitment, purchase, piece.tariff, piece.rate), [0, 0, 0, 0])
-            for number, value in enumerate((piece.length_ns, piece.amount_nano, piece.effective_nano, piece.list_nano)):
-                entry[number] += value
-    return [
-        Unused(
-            name, "", purchase, tariff, Decimal(length_ns) / NS_PER_S, MACHINE_UNIT, f"{rate.usd_per_hour} per hour", amount_nano,
-            effective_nano, list_nano, rate.source, rate.confidence,
-        )
-        for (name, purchase, tariff, rate), (length_ns, amount_nano, effective_nano, list_nano) in sums.items()
-    ]  # fmt: skip
+    def cover(self, start_ns: int, end_ns: int, uses: Sequence[Use]) -> list[Unused]:
+        """Pay for what they cover of the use in the hour [start_ns, end_ns), and return what they have left, if they have any."""

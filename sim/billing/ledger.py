@@ -29,7 +29,8 @@ from sim.units import NS_PER_S
 OPEN_AT_END = "end"
 # What a charge is for.
 CATEGORIES = (
-    "compute", "minimum", "commitment_waste", "storage", "network", "tokens", "licence", "energy", "people", "cluster", "monitoring"
+    "compute", "minimum", "commitment", "commitment_waste", "storage", "network", "tokens", "licence", "energy", "people",
+    "cluster", "monitoring",
 )  # fmt: skip
 NO_LEASE = -1
 _FREE_PRICE = "0 per hour (interrupted early)"

@@ -45,6 +45,11 @@ def rate_at(rates: Sequence[Rate], t_ns: int) -> Rate:
     return rates[max(bisect_right(rates, t_ns, key=lambda rate: rate.from_ns) - 1, 0)]
 
 
+def since_ns(start: datetime, moment: datetime) -> int:
+    """Return the time of a calendar instant in nanoseconds since the start; negative before it."""
+    return (moment - start) // timedelta(microseconds=1) * 1_000
+
+
 def dated_rates(prices: Iterable[Price], start: datetime) -> tuple[Rate, ...]:
     """Return a dated price list as rates of a run.
 
@@ -62,7 +67,7 @@ def dated_rates(prices: Iterable[Price], start: datetime) -> tuple[Rate, ...]:
     """
     return tuple(
         Rate(
-            from_ns=(datetime.fromisoformat(price.valid_from).replace(tzinfo=UTC) - start) // timedelta(microseconds=1) * 1_000,
+            from_ns=since_ns(start, datetime.fromisoformat(price.valid_from).replace(tzinfo=UTC)),
             nano_usd_per_hour=nano_usd(price.usd_per_hour),
             usd_per_hour=price.usd_per_hour,
             source=f"{price.provenance.source}, {price.provenance.date}",

@@ -31,7 +31,7 @@ from sim.domain.hardware import (
 )
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
-from sim.domain.pricing import OFFERS, TERMS, CommitmentDiscount, SustainedUse
+from sim.domain.pricing import OFFERS, PAYMENTS, TERMS, CommitmentDiscount, SizeFlexibility, SustainedUse
 from sim.domain.spot import Phases, SpotMarket, SpotNotice, SpotPrice
 from sim.domain.training import TrainingEfficiency
 from sim.errors import Problems
@@ -57,6 +57,7 @@ KINDS: dict[str, type[Any]] = {
     "training_efficiencies": TrainingEfficiency,
     "commitment_discounts": CommitmentDiscount,
     "sustained_uses": SustainedUse,
+    "size_flexibilities": SizeFlexibility,
     "cost_lines": CostLine,
 }
 _EVER = "1970-01-01"
@@ -80,6 +81,7 @@ FILES = (
     "spot_prices",
     "training",
     "commitments",
+    "size_flexibility",
     "cost_lines",
 )
 
@@ -127,6 +129,7 @@ class Catalog:
     training_efficiencies: dict[str, TrainingEfficiency] = field(default_factory=dict)
     commitment_discounts: dict[str, CommitmentDiscount] = field(default_factory=dict)
     sustained_uses: dict[str, SustainedUse] = field(default_factory=dict)
+    size_flexibilities: dict[str, SizeFlexibility] = field(default_factory=dict)
     cost_lines: dict[str, CostLine] = field(default_factory=dict)
 
     def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
@@ -406,6 +409,11 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         problems.check(0 < row.share < 1, f"{path}.share", row.share, "out of range", "above 0, below 1")
         for offer in row.offers:
             problems.check(offer in OFFERS, f"{path}.offers", offer, "is not an offer", choices=OFFERS)
+        for payment in row.payments:
+            problems.check(payment in PAYMENTS, f"{path}.payments", payment, "is not a payment option", choices=PAYMENTS)
+    elif isinstance(row, SizeFlexibility):
+        for name, ratio in row.ratios.items():
+            problems.check(ratio > 0, f"{path}.ratios.{name}", ratio, "out of range", "above 0")
     elif isinstance(row, SustainedUse):
         falling = all(0 < later <= earlier <= 1 for earlier, later in zip(row.tiers, row.tiers[1:], strict=False))
         problems.check(falling, f"{path}.tiers", list(row.tiers), "do not fall", "shares from 1 down, above 0")

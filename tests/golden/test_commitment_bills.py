@@ -6,8 +6,9 @@ from pathlib import Path
 
 from commitment_kit import bill, lines, rented
 
-from sim.billing.coverage import Place, Plan, Span, Use
+from sim.billing.coverage import Place, Span, Use
 from sim.billing.rates import Rate
+from sim.billing.savings_plans import Plan, Plans
 from sim.scenario import Account, Pool
 from sim.scenario.commitments import (
     CapacityReservation,
@@ -247,8 +248,7 @@ def test_the_figures_of_the_newer_example_that_are_consistent() -> None:
         for kind, (listed, _, count) in use.items()
     ]  # fmt: skip
     plan = Plan("plan", 50 * USD, lambda place: rates[place.instance], Span(), "compute_savings_plan", "page", "published")
-    left = plan.cover(0, NS_PER_HOUR, uses)
-    assert left is not None
+    (left,) = Plans((plan,)).cover(0, NS_PER_HOUR, uses)
     assert 50 * USD - left.amount_nano == 42_125_000_000
     assert {use.place.pool: [piece.amount_nano / USD for piece in use.pieces] for use in uses} == {
         "r5": [2.8],

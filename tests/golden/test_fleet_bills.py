@@ -69,11 +69,20 @@ def test_a_capacity_block_is_paid_as_a_whole_when_it_begins() -> None:
     pools = {"block": Pool(purchase="capacity_block", block=block, quota_nodes=2, instance="p5.48xlarge")}
     leases = [rented(0, "block", 6 * 3600, 20 * 3600 + 0.5, purchase="capacity_block", instance="p5.48xlarge")]
     sink = bill(pools, {}, leases, hours=24)
-    assert lines(sink, "lease", "category", "tariff") == {
-        (-1, "compute", "capacity_block"): 1_887_840_000_000,
-        (0, "compute", "capacity_block"): 0,
+    assert lines(sink, "lease", "category", "charge_category") == {
+        (-1, "compute", "purchase"): 1_887_840_000_000,
+        (0, "compute", "usage"): 0,
+        (-1, "commitment_waste", "usage"): 0,
     }
-    assert [row["local_hour"] for row in sink.tables["ledger"] if row["lease"] == -1] == ["2026-01-05T06:00+00:00"]
+    bought = [row for row in sink.tables["ledger"] if row["charge_category"] == "purchase"]
+    assert [row["local_hour"] for row in bought] == ["2026-01-05T06:00+00:00"]
+    # Amortised: 18 of the 24 hours lie in the run, 2 x 18 x 39.33 = 1,415.88; the machine has 14 h and half a second of them:
+    # 14 x 39.33 + 39.33 / 7,200 = 550.6254625. The other 1,415.88 - 550.6254625 stood empty.
+    assert lines(sink, "lease", "category", "charge_category", amount="effective_nano_usd") == {
+        (-1, "compute", "purchase"): 0,
+        (0, "compute", "usage"): 550_625_462_500,
+        (-1, "commitment_waste", "usage"): 865_254_537_500,
+    }
 
 
 def test_tpu_chips_under_a_committed_use() -> None:

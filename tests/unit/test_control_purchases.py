@@ -43,7 +43,13 @@ def test_a_block_gives_machines_in_its_time_and_is_paid_once(tmp_path: Path) -> 
     made.services["chat"].queue_timeout_s = 30.0
     tables = tables_of(made, tmp_path)
     hour_ns = 3_600 * 10**9
-    assert sums(tables, "lease", "category") == {(-1, "compute"): 240 * 10**9, (0, "compute"): 0}
+    assert sums(tables, "lease", "category") == {
+        (-1, "compute"): 240 * 10**9,
+        (0, "compute"): 0,
+        (-1, "commitment_waste"): 0,
+    }
+    # Amortised, the 24 hours cost the same: what ran and what stood empty.
+    assert sum(tables["ledger"]["effective_nano_usd"]) == 240 * 10**9
     leases = tables["leases"]
     # asked for when the block begins, and pending for ten seconds
     assert (leases["start_ns"], leases["end_ns"]) == ([hour_ns + 10 * 10**9], [24 * hour_ns + hour_ns // 2])
