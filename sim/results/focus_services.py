@@ -29,12 +29,13 @@ _SERVICES = {
     "monitoring": ("Management and Governance", "Observability", "Monitoring", "Monitoring"),
     "people": ("Other", "Other (Other)", "People", "Working Time"),
 }
-OF_MACHINES = ("compute", "minimum", "commitment_waste")
+OF_MACHINES = ("compute", "minimum", "commitment", "commitment_waste")
 # Purchase option -> category and type of the commitment discount.
 COMMITMENTS = {
     "reserved": ("Usage", "Reserved Instance"),
     "committed_use": ("Usage", "Committed Use Discount"),
     "savings_plan": ("Spend", "Savings Plan"),
+    "flexible_committed_use": ("Spend", "Flexible Committed Use Discount"),
 }
 CAPACITY_RESERVATION, CAPACITY_BLOCK, OWNED = "capacity_reservation", "capacity_block", "owned"
 _AS_WRITTEN = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "kWh", "USD", "GPU", "LCU")

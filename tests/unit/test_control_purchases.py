@@ -57,7 +57,8 @@ def test_a_block_gives_machines_in_its_time_and_is_paid_once(tmp_path: Path) -> 
 
 
 def test_commitments_change_the_price_of_a_run_and_nothing_else(tmp_path: Path) -> None:
-    # Three machines for two hours: two reserved at 5.00, one on a plan at 6.88 less 37 % = 4.3344; the plan has 6.00: 1.6656 are lost.
+    # Three machines for two hours: two reserved at 5.00, one on a plan at 6.88 less 37 % = 4.3344; of the plan's 6.00
+    # 1.6656 are lost.
     fleet = {"llama": Deployment(pools=["gpu"], autoscaler=Static(replicas=3))}
     commitments = {
         "ri": ReservedInstances(instance="p5.4xlarge", region="us-east-1", count=2, usd_per_hour="5.00"),
