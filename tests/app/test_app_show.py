@@ -83,7 +83,7 @@ def test_catalog_numbers_have_source_and_confidence():
         found = numbers(resolve(checked(read, []).scenario))
     names = {(number.about, number.name): number for number in found}
     assert names["pool h100", "on demand from 2026-07-20"].value == "6.88"
-    assert names["pool h100_spot", "spot p5.4xlarge, median"].confidence == "assumed"
+    assert names["pool h100_spot", "spot p5.4xlarge, median"].confidence == "published"
     assert names["llama_8b on h100", "power limit"].confidence == "fitted"
     assert names["llama_8b on h100", "KV cache"].value == 449_120
     assert names["llama_8b on h100", "booting, p50 / p95"].value == "101 / 201"
