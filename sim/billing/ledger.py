@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -470,12 +471,15 @@ class Ledger:
             self._release(opened)
 
     def _book_minimum(self, opened: OpenLease, end_ns: int, extra_ns: int) -> None:
-        """Book the time charged beyond the end of a lease; it belongs to the lease's last hour and slice, as idle time."""
-        rate = self._pools[opened.lease.pool].tariff_of(opened.lease).rate(end_ns)
+        """Book the time charged beyond the end of a lease, at the prices in force then; it is idle time of the lease's last hour."""
+        tariff = self._pools[opened.lease.pool].tariff_of(opened.lease)
         weights = RowWeights()
         for name in sorted(opened.deployments) or [""]:
             weights.add_overhead((opened.latest_start_ns, IDLE, name), 1.0, 0.0)
-        self._book_machine(opened, "minimum", opened.hour or self._hour(end_ns), end_ns, extra_ns, rate, weights)
+        hour = opened.hour or self._hour(end_ns)
+        changes = [t_ns for t_ns in tariff.changes_ns() if end_ns < t_ns < end_ns + extra_ns]
+        for begin_ns, finish_ns in pairwise((end_ns, *changes, end_ns + extra_ns)):
+            self._book_machine(opened, "minimum", hour, begin_ns, finish_ns - begin_ns, tariff.rate(begin_ns), weights)
 
     def _book_machine(
         self, opened: OpenLease, category: str, hour: str, start_ns: int, length_ns: int, rate: Rate, weights: RowWeights
