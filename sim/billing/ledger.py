@@ -471,7 +471,7 @@ class Ledger:
             self._release(opened)
 
     def _book_minimum(self, opened: OpenLease, end_ns: int, extra_ns: int) -> None:
-        """Book the time charged beyond the end of a lease, at the prices in force then; it is idle time of the lease's last hour."""
+        """Book the time charged beyond a lease's end, at the prices in force then; it is idle time of the lease's last hour."""
         tariff = self._pools[opened.lease.pool].tariff_of(opened.lease)
         weights = RowWeights()
         for name in sorted(opened.deployments) or [""]:
