@@ -378,6 +378,21 @@ TABLES: dict[str, Table] = {
             ),
         ),
         Table(
+            "active_users",
+            "how many clients of a closed loop completed a request in a month of the account, or in the whole run",
+            ("start_ns", "month", "service", "stream"),
+            _columns(
+                ("month", "VARCHAR", "", "calendar month in the account zone, YYYY-MM; '' for the whole run"),
+                ("start_ns", "BIGINT", "ns", "start of the month in the run, exclusive"),
+                ("end_ns", "BIGINT", "ns", "its end in the run, inclusive"),
+                ("service", "VARCHAR", "", "service"),
+                ("stream", "INTEGER", "", "stream number; -1 for all streams of the service together, each client once"),
+                ("segment", "VARCHAR", "", "segment of the stream, '' for all"),
+                ("users", "INTEGER", "clients", "distinct clients with a request that completed in that time"),
+                ("clients", "INTEGER", "clients", "clients of the service, active or not"),
+            ),
+        ),
+        Table(
             "client_counters",
             "one client of one service, as counted by a tap `clients`; the most frequent ones where there are more than it keeps",
             ("tap", "service", "client"),

@@ -18,6 +18,7 @@ import simpy
 
 from sim.billing.ledger import Ledger
 from sim.bins import BINS, edges_ns, quantile_ns
+from sim.control.active_users import ActiveUsers
 from sim.control.nodes import NOT_REACHED, Node, ReplicaLife
 from sim.control.other_costs import OtherCosts
 from sim.control.provisioner import Provisioner
@@ -152,6 +153,7 @@ class Meter:
         self.in_items = [world.resolved.scenario.in_items(stream.service) for stream in world.streams]
         self.edges_ns = edges_ns()
         self.steps = 0
+        self.active_users = ActiveUsers(world, sink)
         self.other_costs = OtherCosts(world, ledger) if scenario.other_costs.is_on else None
 
     def window_ends_ns(self) -> IntArray:
@@ -170,6 +172,7 @@ class Meter:
         """Book everything since the last cut."""
         self.take_records()
         self._book_until(at_ns, views)
+        self.active_users.look(at_ns)
         if at_ns % self.window_ns == 0 or at_ns in self.window_ends:
             self._close_window(at_ns, views)
             self.world.taps.write(self.sink, at_ns, last=at_ns == self.world.resolved.scenario.horizon_ns)

@@ -353,6 +353,10 @@ class DataPlane(ABC):
         """Return cumulative latency counts, int64, shape (streams, 3, BINS), by `layout.LATENCIES`."""
 
     @abstractmethod
+    def client_done_ns(self) -> IntArray:
+        """Return when each closed-loop client last completed a request, int64, shape (clients, streams); -1 for never."""
+
+    @abstractmethod
     def take_retired(self) -> list[ReplicaTotals]:
         """Return, once, the accounts of the replicas removed since the last call, in order of removal."""
 

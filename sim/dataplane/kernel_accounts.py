@@ -19,6 +19,7 @@ from sim.dataplane.kernel_layout import (
     C_COUNT,
     C_NEXT,
     C_ROWS,
+    CLIENT_DONE_AT,
     CLIENT_LEAVES,
     CLIENT_TIMES_AT,
     CLIENT_WIDTH,
@@ -72,6 +73,7 @@ from sim.dataplane.kernel_layout import (
     SPEC_WIDTH,
     SPECS_AT,
     STREAM_WIDTH,
+    STREAMS,
     STREAMS_AT,
     T_BACKLOG,
     T_COUNTERS,
@@ -328,6 +330,8 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
         m[WATCHES] -= 1
         hit(m, WATCH_EMPTY, stream)
     if m[q + Q_SOURCE] == FROM_CLIENT:
+        if outcome == COMPLETED:
+            m[m[CLIENT_DONE_AT] + m[q + Q_CLIENT] * m[STREAMS] + stream] = now_ns
         rejected = outcome in (REJECTED_FULL, REJECTED_TOO_LONG)
         schedule_client(m, m[q + Q_CLIENT], now_ns + (REJECTED_CLIENT_PAUSE_NS if rejected else 0), m[CLIENT_LEAVES])
     m[q + Q_NEXT] = m[FREE_SLOT]

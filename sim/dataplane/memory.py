@@ -103,6 +103,7 @@ class Memory:
             k.CLIENTS_AT: self.clients * k.CLIENT_WIDTH,
             k.CLIENT_TIMES_AT: 2 * leaves,
             k.PENDING_CLIENTS_AT: self.clients * k.PENDING_WIDTH,
+            k.CLIENT_DONE_AT: self.clients * streams,
             k.REPLICAS_AT: self.replicas * self.replica_width,
             k.HEAPS_AT: self.replicas * self.heap,
             k.WAKES_AT: 2 * self.replicas,
@@ -176,6 +177,7 @@ class Memory:
         }.items():
             m[word] = value
         self.region(k.CLIENT_TIMES_AT)[:] = NEVER_NS
+        self.region(k.CLIENT_DONE_AT)[:] = k.NONE
         self.f[m[k.SCORES_AT] + len(FEATURES) : m[k.SCORES_AT] + self.sizes[k.SCORES_AT]] = self.params
         self._fill_specs()
         self._fill_streams()

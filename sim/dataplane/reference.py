@@ -175,6 +175,9 @@ class ReferencePlane(Steps):
     def histograms(self) -> IntArray:
         return self.accounts.histograms.copy()
 
+    def client_done_ns(self) -> IntArray:
+        return self.done_ns.copy()
+
     def take_retired(self) -> list[ReplicaTotals]:
         taken, self.retired = self.retired, []
         return taken

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import simpy
 
 from sim.dataplane import layout
@@ -47,6 +48,7 @@ class Queues(DataPlane):
         self.arrivals = self._rows(checked_rows(config, arrivals))
         self._schedule_open()
         self.clients = clients
+        self.done_ns = np.full((clients.clients if clients else 0, len(config.streams)), -1, np.int64)
         self.client_rows: list[Iterator[tuple[int, ...]]] = []
         for client in range(clients.clients if clients else 0):
             self.client_rows.append(self._client_rows(client))
@@ -233,6 +235,8 @@ class Queues(DataPlane):
         if self._has_nothing(stream):
             self._fire(Watch.BACKLOG_EMPTY, stream)
         if request.closed:
+            if outcome == layout.COMPLETED:
+                self.done_ns[request.client, stream] = t_ns
             rejected = outcome in (layout.REJECTED_FULL, layout.REJECTED_TOO_LONG)
             self._schedule_closed(request.client, t_ns + (layout.REJECTED_CLIENT_PAUSE_NS if rejected else 0))
 

@@ -73,9 +73,8 @@ def pivot_table(found: Pivot, zone: str, top: int | None = None) -> Table:
 
 
 REQUESTS, TOKENS, USERS = UNITS = ("requests", "tokens", "users")
-_UNKNOWN_USERS = (
-    "users: clients that completed a request; - is not counted (a tap `clients`, by service; or records=all, by any key)"
-)
+_USERS = "users: clients with a completed request, each once in its row"
+_NO_USERS = "; -: no clients in this workload, its requests do not say who sends them"
 
 
 def unit_cost_tables(found: Sequence[UnitCost], by: Sequence[str], units: Sequence[str] = UNITS) -> list[Table]:
@@ -123,9 +122,11 @@ def _per_user(found: Sequence[UnitCost], by: Sequence[str]) -> Table:
     for unit in found:
         users = "-" if unit.users is None else f"{unit.users:,}{'+' if unit.more_users else ''}"
         table.add_row(*map(cell, unit.keys), users, f"{unit.total_nano / NANO_PER_USD:,.2f}", significant(unit.per_user))
-    table.caption = _UNKNOWN_USERS
+    table.caption = _USERS
+    if any(unit.users is None for unit in found):
+        table.caption += _NO_USERS
     if any(unit.more_users for unit in found):
-        table.caption += "; + there are more than the tap keeps"
+        table.caption += "; + at least: others are not counted, or more than a tap keeps"
     return table
 
 

@@ -10,8 +10,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rich.table import Table
+
 from sim.errors import InputError, Problem
-from sim.report.bill import unit_cost_tables
+from sim.report.bill import USERS, unit_cost_tables
 from sim.report.figures import CHARTS, Chart, charts_of
 from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, table_html, text
 from sim.report.periods import period_tables, reliability_tables
@@ -141,6 +143,7 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
         *rest,
         "<h2>Unit costs</h2>",
         *map(table_html, unit_cost_tables(unit_costs(result), ("service",))),
+        *map(table_html, _users_by_month(result)),
         *_periods(result),
         "<h2>Burn rates and causes</h2>",
         *map(table_html, reliability_tables(result)),
@@ -154,6 +157,15 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
         pairs(_provenance(result)),
         "</body>\n</html>\n",
     ])  # fmt: skip
+
+
+def _users_by_month(result: RunResult) -> list[Table]:
+    """What an active user costs by month, where a service has clients and the run more than one month."""
+    if not len(result.table("active_users")["users"]):
+        return []
+    by = ("month", "service")
+    found = [unit for unit in unit_costs(result, by) if unit.users is not None]
+    return unit_cost_tables(found, by, (USERS,)) if len({unit.keys[0] for unit in found}) > 1 else []
 
 
 def _periods(result: RunResult) -> Iterator[str]:

@@ -100,6 +100,11 @@ _LAWS: tuple[tuple[str, str], ...] = (
         SELECT lease, t_ns, held, accelerators FROM held JOIN leases USING (lease) WHERE held > accelerators""",
     ),
     (
+        "no month has more active users than the run, nor the run more than there are clients",
+        """SELECT months.* FROM active_users AS months JOIN active_users AS run USING (service, stream)
+        WHERE run.month = '' AND (months.users > run.users OR run.users > run.clients)""",
+    ),
+    (
         "the windows' cost = the parts of the ledger that streams pay",
         """SELECT stream, cost, parts FROM (SELECT stream, sum(cost_nano_usd) AS cost FROM windows GROUP BY stream) FULL JOIN
             (SELECT stream, sum(amount_nano_usd) AS parts FROM attribution WHERE stream >= 0 GROUP BY stream) USING (stream)

@@ -30,6 +30,7 @@ from sim.results.slo import (
     counts_by_period,
     counts_by_service,
 )
+from sim.results.users import users_by_service
 from sim.scenario import Scenario, Slo
 from sim.units import NANO_PER_USD, NS_PER_S
 
@@ -61,6 +62,7 @@ def summarize(
     in_items = [name for name in requests if scenario.in_items(name)]
     items = items_by_service(result)
     jobs = jobs_of(result)
+    users = users_by_service(result)
     charges = bill(result, tokens, requests, in_items)
     nothing_left = dict.fromkeys(("total", "unserved", *TARGETS, "all"), 0)
     total_tokens = {kind: sum(service[kind] for service in tokens.values()) for kind in ("prompt", "output")}
@@ -74,6 +76,7 @@ def summarize(
                 "tokens": tokens[name],
                 **_unit_costs(charges["by_service"].get(name, 0.0), requests[name]["completed"], items[name], name in in_items),
                 **({"jobs": summarize_jobs([job for job in jobs if job.service == name])} if scenario.is_batch(name) else {}),
+                "users": users.get(name),
                 "bad_rows": skipped.get(name, 0),
                 "availability": availability(counts.get(name, nothing_left)),
             }

@@ -13,10 +13,12 @@ A stream of several deployments has the mean of theirs, by what it paid for thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+
+import numpy.typing as npt
 
 from sim.errors import Problems
 from sim.results.account_months import account_months, months_sql
@@ -43,7 +45,7 @@ class UnitCost:
     keys : what it is of. amounts_nano : use to nano-dollars. requests : completed; of a tier, as its tap counted them.
     prompt_tokens, output_tokens, items : of those requests.
     prompt_nano, output_nano : the two parts of the amount that tokens bear; None where the run does not say how, or has no tokens.
-    users : clients with a completed request; None where nobody counted them. more_users : whether there may have been more.
+    users : clients with a completed request; None where the workload has none. more_users : whether there may have been more.
     """
 
     keys: tuple[str, ...]
@@ -208,7 +210,28 @@ def _work(result: RunResult, by: Sequence[str], *, tier: bool = False) -> dict[t
 
 
 def _users(result: RunResult, by: Sequence[str]) -> dict[tuple[str, ...], tuple[int, bool]]:
-    """Users by some keys, and whether there may be more: from records of all requests, else from a tap `clients`, by service."""
+    """Users by some keys, and whether there may be more: those of closed loops, else what records or a tap `clients` say."""
+    return {**_known_senders(result, by), **_closed_loop_users(result, by)}
+
+
+def _closed_loop_users(result: RunResult, by: Sequence[str]) -> dict[tuple[str, ...], tuple[int, bool]]:
+    """Active clients of closed loops, exact by any keys; there are more where a group has services that are not counted."""
+    keys = ", ".join(f"{_COLUMNS[name]} AS key_{number}" for number, name in enumerate(by))
+    months = "<>" if "month" in by else "="
+    streams = ">=" if {"segment", "stream", TIER} & set(by) else "<"
+    other = "service NOT IN (SELECT service FROM active_users)"
+    alike = "true" if "segment" not in by else "windows.segment = active_users.segment"
+    more = "false" if {"service", "stream", TIER} & set(by) else f"EXISTS (SELECT 1 FROM windows WHERE {other} AND {alike})"
+    return _by_keys(
+        result.sql(f"""
+            SELECT {keys}, sum(users) AS users, bool_or({more}) AS more FROM active_users
+            WHERE month {months} '' AND stream {streams} 0 GROUP BY ALL ORDER BY ALL
+        """)
+    )
+
+
+def _known_senders(result: RunResult, by: Sequence[str]) -> dict[tuple[str, ...], tuple[int, bool]]:
+    """Users of workloads that say who sends: from records of all requests, else from a tap `clients`, by service."""
     if result.manifest["scenario"]["records"] == "all":
         keys = ", ".join(f"{_COLUMNS[name]} AS key_{number}" for number, name in enumerate(by))
         table = result.sql(f"""
@@ -227,8 +250,13 @@ def _users(result: RunResult, by: Sequence[str]) -> dict[tuple[str, ...], tuple[
             WHERE tap = (SELECT tap FROM client_counters ORDER BY counts <> 'completions', tap LIMIT 1)
             GROUP BY ALL HAVING max(client) > 0 ORDER BY ALL
         """)
-    rows = zip(*(table[f"key_{number}"].tolist() for number in range(len(by))), strict=True)
-    return {keys: (int(users), bool(more)) for keys, users, more in zip(rows, table["users"], table["more"], strict=True)}
+    return _by_keys(table)
+
+
+def _by_keys(table: Mapping[str, npt.NDArray[Any]]) -> dict[tuple[str, ...], tuple[int, bool]]:
+    """Turn a table of keys, `users` and `more` into what each key has."""
+    *keys, users, more = (column.tolist() for column in table.values())
+    return {tuple(key): (int(number), bool(others)) for *key, number, others in zip(*keys, users, more, strict=True)}
 
 
 def _usd_per(amount_nano: int, units: int, lot: int) -> float | None:

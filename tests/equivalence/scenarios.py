@@ -341,10 +341,12 @@ class Played:
     records: dict[str, npt.NDArray[np.int64]]
     retired: list[ReplicaTotals]
     histograms: npt.NDArray[np.int64]
+    client_done_ns: npt.NDArray[np.int64]
 
     def tables(self) -> Tables:
         """All of it as arrays by name, times relative to the start."""
         start_ns, tables = self.start_ns, {"histograms": self.histograms}
+        tables["client_done_ns"] = np.where(self.client_done_ns >= 0, self.client_done_ns - start_ns, -1)
         for name, column in self.records.items():
             at = name.endswith("_ns") and name != "net_ns"
             tables[f"records.{name}"] = np.where(column >= 0, column - start_ns, -1) if at else column
@@ -405,7 +407,8 @@ class Player:
         records = plane.take_records()
         order = np.lexsort((np.arange(len(records["request"])), records["request"]))
         records = {name: column[order] for name, column in records.items()}
-        return Played(self.start_ns, self.views, self.hits, records, self.retired + plane.take_retired(), plane.histograms())
+        retired = self.retired + plane.take_retired()
+        return Played(self.start_ns, self.views, self.hits, records, retired, plane.histograms(), plane.client_done_ns())
 
     def _settle(self) -> None:
         for spec in range(len(self.scenario.plane.specs)):

@@ -20,6 +20,19 @@ def test_think_time_counts_from_the_leaving(engine: Engine) -> None:
     assert done.left == [3, 15, 17]
 
 
+def test_the_last_completion_of_each_client_is_known(engine: Engine) -> None:
+    """Client 0 completes at 3 and 15 ms; client 1 is turned away, client 2 is not served in time, client 3 has nothing."""
+    clients = Clients([[(0, 10, 3), (10 * MS, 10, 2)], [(0, 10**6, 1)], [(20 * MS, 10, 500)], []], stream=1)
+    plane = start(engine, [], clients=clients, streams=(StreamRules(), StreamRules()), specs=[spec(seats=2)])
+    assert plane.client_done_ns().tolist() == [[-1, -1]] * 4
+    go(plane, 15 * MS - 1)
+    assert plane.client_done_ns().tolist() == [[-1, 3 * MS], [-1, -1], [-1, -1], [-1, -1]]
+    go(plane, 15 * MS)
+    assert plane.client_done_ns().tolist() == [[-1, 15 * MS], [-1, -1], [-1, -1], [-1, -1]]
+    end(plane, 200 * MS)
+    assert plane.client_done_ns().tolist()[1:] == [[-1, -1]] * 3
+
+
 def test_concurrency_is_fixed(engine: Engine) -> None:
     """Three clients without think time, six requests each: three in the system at every event until one client runs out."""
     clients = Clients([[(0, 10, 1 + (k + n) % 4) for n in range(6)] for k in range(3)])
