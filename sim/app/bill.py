@@ -35,6 +35,7 @@ def declare_bill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", metavar="NAME", help="the answer to one of five queries, for instance dearest_hours")
     parser.add_argument("--why", metavar="MONTH", help="why this month (YYYY-MM) was dearer than the one before it")
     parser.add_argument("--against", metavar="MONTH", help="or than this one")
+    parser.add_argument("--amortised", action="store_true", help="with payments up front spread over the hours they are for")
     parser.add_argument("--top", type=int, metavar="N", help="the N dearest rows alone, the others as one")
     parser.add_argument("--json", action="store_true", help="exact amounts as JSON, for other programs")
     parser.add_argument("--csv", metavar="FILE", help="write exact amounts as CSV; - is the standard output")
@@ -49,7 +50,8 @@ def bill(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.focus:
         return _focus(open_run(arguments.folder), arguments.focus, arguments.focus_version)
-    shown = _asked_for(open_run(arguments.folder), arguments)
+    result = open_run(arguments.folder)
+    shown = _asked_for(result.amortised() if arguments.amortised else result, arguments)
     if arguments.json:
         print(json.dumps(shown.document, indent=2, allow_nan=False))
     if arguments.csv == STANDARD_OUTPUT:
@@ -92,6 +94,9 @@ def _check(arguments: argparse.Namespace) -> None:
         problems.check(arguments.by is not None, "--top", arguments.top, "is of the rows of a pivot", "with --by")
     others = arguments.by is not None or arguments.json or arguments.csv
     problems.check(not (arguments.focus and others), "--focus", arguments.focus or "", "comes alone", "no --by, --json or --csv")
+    asked = any(value is not None for value in (arguments.by, arguments.per, arguments.why, arguments.query))
+    message = "is no view of the invoice, which is in cash; FOCUS files have both"
+    problems.check(asked or not arguments.amortised, "--amortised", True, message, "with --by, --per, --why or --query")
     problems.check(not (arguments.json and arguments.csv), "--csv", arguments.csv or "", "comes alone", "--json or --csv")
     problems.check(arguments.by is not None or not arguments.across, "--across", arguments.across or "", "needs rows", "with --by")
     beside = [option for option in ("per", "by", "across", "top") if getattr(arguments, option) is not None]

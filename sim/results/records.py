@@ -29,12 +29,13 @@ class RunResult:
 
     Parameters
     ----------
-    folder : where it lies. summary, manifest : the two JSON files.
+    folder : where it lies. summary, manifest : the two JSON files. is_amortised : amounts of ledger and attribution are amortised.
     """
 
     folder: Path
     summary: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
+    is_amortised: bool = False
     _connection: duckdb.DuckDBPyConnection | None = field(default=None, repr=False, compare=False)
 
     def table(self, name: str) -> dict[str, npt.NDArray[Any]]:
@@ -55,12 +56,22 @@ class RunResult:
             self._connection = connect()
             for name in TABLES:
                 path = quoted(str(self.folder / f"{name}.parquet"))
-                self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({path})")
+                amortised = self.is_amortised and name in ("ledger", "attribution")
+                columns = "* REPLACE (effective_nano_usd AS amount_nano_usd)" if amortised else "*"
+                self._connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM read_parquet({path})")
         query = query.strip().rstrip(";")
         described = self._connection.execute(f"DESCRIBE {query}").fetchall()
         columns = ", ".join(_column(str(row[0]), str(row[1])) for row in described)
         answer = self._connection.execute(f"SELECT {columns} FROM (\n{query}\n)").fetchnumpy()
         return {name: _plain(values) for name, values in answer.items()}
+
+    def amortised(self) -> RunResult:
+        """Return the run with the amortised amounts of its ledger: what was paid up front is spread over the hours it is for.
+
+        Every sum of `ledger` and `attribution` is then one of costs; without payments up front it is the same. The summary stays
+        that of the invoice.
+        """
+        return RunResult(self.folder, self.summary, self.manifest, is_amortised=True)
 
     def close(self) -> None:
         """Close the tables; they open again when needed."""
