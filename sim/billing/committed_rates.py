@@ -11,7 +11,7 @@ from sim.billing.rates import Rate, dated_rates, rate_at, since_ns
 from sim.catalog.loader import Catalog
 from sim.domain.pricing import ALL_UPFRONT, NO_UPFRONT, TERM_HOURS
 from sim.scenario.commitments import InstanceSavingsPlan, Reserved, SavingsPlan, discount_row
-from sim.scenario.resolve import Resolved
+from sim.scenario.resolve import Resolved, ResolvedPool
 from sim.units import NANO_PER_USD, nano_usd
 
 _NANO = Decimal("1e-9")
@@ -45,9 +45,12 @@ class Prices:
         return self.resolved.catalog
 
     def listed(self, place: Place) -> tuple[Rate, ...] | None:
-        """Return the on-demand prices of machines, oldest first: a pool's own price, else the catalog's; None without one."""
-        row = self.resolved.pools.get(place.pool)
-        own = None if row is None else row.config.price_usd_per_hour
+        """Return the on-demand prices of machines, oldest first: a pool's own price, else the catalog's; None without one.
+
+        A commitment belongs to no pool: its price is that of the on-demand pools of its type and region, where they have the same.
+        """
+        prices_of_pools = {row.config.price_usd_per_hour for row in self.resolved.pools.values() if _is_of(row, place)}
+        own = prices_of_pools.pop() if len(prices_of_pools) == 1 else None
         if own is not None:
             return (_own_rate(own),)
         prices = self.catalog.instances[place.instance].on_demand.get(place.region)
@@ -95,6 +98,14 @@ class Prices:
         usd = (Decimal(base.usd_per_hour) * (1 - Decimal(str(share)))).quantize(_NANO, ROUND_HALF_EVEN)
         worst = max(base.confidence, confidence, key=_CONFIDENCES.index)
         return Rate(0, nano_usd(usd), f"{usd.normalize():f}", f"{base.source}; less {share:.2%}: {source}", worst)
+
+
+def _is_of(row: ResolvedPool, place: Place) -> bool:
+    """Whether a pool is that of a place; of a place without a pool, whether it buys such machines there on demand."""
+    if place.pool:
+        return row.name == place.pool
+    bought = row.instance.name, row.config.region, row.config.purchase
+    return bought == (place.instance, place.region, "on_demand")
 
 
 class PlanRates:

@@ -323,13 +323,13 @@ def test_every_row_names_its_commitment_and_its_on_demand_price() -> None:
         lines(bill(TEN, {"ri": reserved(2), "all": plan}, leases, hours=1), "commitment", "charge_category", "list_nano_usd")
     )
     assert found == {("ri", "usage", 10 * USD): 12.0, ("all", "usage", 5 * USD): 4.0, ("", "usage", 5 * USD): 5.0}
-    # Nothing runs: two reserved hours at the catalog's 6.88 each, and the plan's dollars, which have no list price but themselves.
+    # Nothing runs: two reserved hours at the pool's 10.00 each, and the plan's dollars, which have no list price but themselves.
     found = dollars(lines(bill(TEN, {"ri": reserved(2), "all": plan}, [], hours=1), "commitment", "category", "list_nano_usd"))
-    assert found == {("ri", "commitment_waste", 13_760_000_000): 12.0, ("all", "commitment_waste", 4 * USD): 4.0}
+    assert found == {("ri", "commitment_waste", 20 * USD): 12.0, ("all", "commitment_waste", 4 * USD): 4.0}
     # A place that is kept and stands empty is of its reservation, or of what covers it.
     kept = CapacityReservation(instance="p5.4xlarge", region="us-east-1", zone="us-east-1a", count=2)
     found = dollars(lines(bill(TEN, {"kept": kept, "ri": reserved(1)}, [], hours=1), "commitment", "purchase", "list_nano_usd"))
     assert found == {
-        ("ri", "reserved", 6_880_000_000): 6.0,
-        ("kept", "capacity_reservation", 6_880_000_000): 6.88,
+        ("ri", "reserved", 10 * USD): 6.0,
+        ("kept", "capacity_reservation", 10 * USD): 10.0,
     }
