@@ -46,6 +46,11 @@ class FocusColumn:
 
 
 COLUMNS: tuple[FocusColumn, ...] = (
+    FocusColumn("AllocatedMethodDetails", JSON, True, versions=(LATEST,)),
+    FocusColumn("AllocatedMethodId", TEXT, True, versions=(LATEST,)),
+    FocusColumn("AllocatedResourceId", TEXT, True, versions=(LATEST,)),
+    FocusColumn("AllocatedResourceName", TEXT, True, versions=(LATEST,)),
+    FocusColumn("AllocatedTags", JSON, True, versions=(LATEST,)),
     FocusColumn("AvailabilityZone", TEXT, True),
     FocusColumn("BilledCost", DECIMAL, False),
     FocusColumn("BillingAccountId", TEXT, False),
@@ -70,7 +75,9 @@ COLUMNS: tuple[FocusColumn, ...] = (
     FocusColumn("CommitmentDiscountUnit", TEXT, True),
     FocusColumn("ConsumedQuantity", DECIMAL, True),
     FocusColumn("ConsumedUnit", TEXT, True),
+    FocusColumn("ContractApplied", JSON, True, versions=(LATEST,)),
     FocusColumn("ContractedCost", DECIMAL, False),
+    FocusColumn("ContractedUnitPrice", DECIMAL, True),
     FocusColumn("EffectiveCost", DECIMAL, False),
     FocusColumn("HostProviderName", TEXT, False, versions=(LATEST,)),
     FocusColumn("InvoiceId", TEXT, True),
@@ -95,6 +102,8 @@ COLUMNS: tuple[FocusColumn, ...] = (
     FocusColumn("SkuMeter", TEXT, True),
     FocusColumn("SkuPriceDetails", JSON, True),
     FocusColumn("SkuPriceId", TEXT, True),
+    FocusColumn("SubAccountId", TEXT, True),
+    FocusColumn("SubAccountName", TEXT, True),
     FocusColumn("Tags", JSON, True),
     # Columns of one's own begin with x_ and come last.
     FocusColumn("x_Category", TEXT, False),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 # Names as the providers write them; clouds of the catalog.
 PROVIDERS = {
@@ -37,6 +39,9 @@ COMMITMENTS = {
     "savings_plan": ("Spend", "Savings Plan"),
     "flexible_committed_use": ("Spend", "Flexible Committed Use Discount"),
 }
+# Whose a commitment is that names no machine type.
+_CLOUDS = {"azure": "azure", "flexible": "gcp", "committed": "gcp"}
+_HOURS_OF_TERM = {"1y": 8_760, "3y": 26_280}
 CAPACITY_RESERVATION, CAPACITY_BLOCK, OWNED = "capacity_reservation", "capacity_block", "owned"
 _AS_WRITTEN = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "kWh", "USD", "GPU", "LCU")
 _NO_PLURAL = _AS_WRITTEN[:-2]
@@ -101,3 +106,30 @@ def price_of(text: str) -> Price | None:
     """
     match = _PRICE.match(text)
     return None if match is None else Price(Decimal(match[1]), match[2].strip())
+
+
+def cloud_of_commitment(row: Mapping[str, Any]) -> str:
+    """Return the cloud of a row of `commitments:` by what was chosen.
+
+    Examples
+    --------
+    >>> cloud_of_commitment({"choice": "compute_savings_plan"}), cloud_of_commitment({"choice": "flexible_committed_use"})
+    ('aws', 'gcp')
+    """
+    return _CLOUDS.get(str(row["choice"]).split("_")[0], "aws")
+
+
+def term_quantity(row: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """Return what a row of `commitments:` promises over its term, in machine hours or in USD, and whether it is paid by the month.
+
+    Examples
+    --------
+    >>> term_quantity({"count": 2, "term": "1y"}), term_quantity({"usd_per_hour": "3.50", "term": "3y", "payment": "all_upfront"})
+    (('17520', False), ('91980', False))
+    """
+    hours = _HOURS_OF_TERM.get(str(row.get("term", "")))
+    monthly = row.get("payment") == "no_upfront"
+    if hours is None:
+        return None, monthly
+    each = Decimal(row["count"]) if "count" in row else Decimal(str(row["usd_per_hour"]))
+    return f"{(each * hours).normalize():f}", monthly

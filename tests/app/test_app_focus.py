@@ -29,7 +29,7 @@ def test_the_file_has_the_bill_of_the_run(run, tmp_path, capsys):
     assert {(category, unit) for category, unit, _ in sums} == {("Standard", "Hours"), ("Dynamic", "Hours"), ("Standard", "kWh")}
     [(nano,)] = duckdb.sql(f"SELECT sum(amount_nano_usd) FROM '{run / 'ledger.parquet'}'").fetchall()
     assert sum(amount for *_, amount in sums) * NANO_PER_USD == nano
-    services = duckdb.sql(f"SELECT DISTINCT json_extract_string(Tags, 'service') FROM '{file}'").fetchall()
+    services = duckdb.sql(f"SELECT DISTINCT json_extract_string(AllocatedTags, 'service') FROM '{file}'").fetchall()
     assert ("chat",) in services
 
 

@@ -52,7 +52,16 @@ MANDATORY: dict[str, tuple[str, bool, tuple[str, ...]]] = {
     "ServiceCategory": ("String", False, SERVICE_CATEGORIES),
     "ServiceName": ("String", False, ()),
 }
-OF_1_4 = {"HostProviderName": ("String", False, ()), "ServiceProviderName": ("String", False, ())}
+OF_1_4: dict[str, tuple[str, bool, tuple[str, ...]]] = {
+    "AllocatedMethodDetails": ("JSON object", True, ()),
+    "AllocatedMethodId": ("String", True, ("billcast-replica-time",)),
+    "AllocatedResourceId": ("String", True, ()),
+    "AllocatedResourceName": ("String", True, ()),
+    "AllocatedTags": ("JSON", True, ()),
+    "ContractApplied": ("JSON object", True, ()),
+    "HostProviderName": ("String", False, ()),
+    "ServiceProviderName": ("String", False, ()),
+}
 OF_1_2 = {"ProviderName": ("String", False, ()), "PublisherName": ("String", False, ())}
 # Those of the other levels that this file has.
 CONDITIONAL: dict[str, tuple[str, bool, tuple[str, ...]]] = {
@@ -63,10 +72,13 @@ CONDITIONAL: dict[str, tuple[str, bool, tuple[str, ...]]] = {
     "CommitmentDiscountQuantity": ("Decimal", True, ()),
     "CommitmentDiscountStatus": ("String", True, ("Used", "Unused")),
     "ConsumedQuantity": ("Decimal", True, ()),
+    "ContractedUnitPrice": ("Decimal", True, ()),
     "ListUnitPrice": ("Decimal", True, ()),
     "PricingCategory": ("String", True, ("Standard", "Dynamic", "Committed", "Other")),
     "ServiceSubcategory": ("String", False, ()),
     "SkuPriceDetails": ("JSON", True, ()),
+    "SubAccountId": ("String", True, ()),
+    "SubAccountName": ("String", True, ()),
     "Tags": ("JSON", True, ()),
 }
 SUBCATEGORIES = {
@@ -74,13 +86,22 @@ SUBCATEGORIES = {
     "Other (Storage)": "Storage", "Block Storage": "Storage", "Object Storage": "Storage", "Other (Networking)": "Networking",
     "Observability": "Management and Governance", "Other (Other)": "Other",
 }  # fmt: skip
+# Elements of the two JSON objects: dollars or machine time of a commitment, and the share of a charge.
+_APPLIED = {"ContractId", "ContractCommitmentId"}
+OBJECTS = {
+    "AllocatedMethodDetails": [[{"AllocatedRatio"}]],
+    "ContractApplied": [
+        [_APPLIED | {"ContractCommitmentAppliedCost"}],
+        [_APPLIED | {"ContractCommitmentAppliedQuantity", "ContractCommitmentAppliedUnit"}],
+    ],
+}
 PATTERNS = {
     "Decimal": re.compile(r"-?[0-9]+(\.[0-9]+)?"),
     "Date/Time": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"),
     "Currency": re.compile(r"[A-Z]{3}"),
     "String": re.compile(r"\S(.*\S)?"),
 }
-UNITS = re.compile(r"(Hours|Seconds|kWh|GB|GB-Months|USD)")
+UNITS = re.compile(r"(Hours|Seconds|kWh|GB|GB-Months|USD|Reservations)")
 
 Write = Callable[[Ledger], None]
 
@@ -104,6 +125,18 @@ def a_run(
             "account": {"name": "account", "timezone": timezone},
             "catalog": "",
             "pools": {"gpu": {"instance": instance, "purchase": purchase, "region": "us-east-1"}},
+            "commitments": {
+                "base": {"choice": "reserved_instances", "instance": "p5.4xlarge", "region": "us-east-1", "count": 1, "term": "1y"},
+                "plan": {"choice": "compute_savings_plan", "usd_per_hour": "0.25", "term": "3y"},
+                "year": {
+                    "choice": "reserved_instances",
+                    "instance": "p5.4xlarge",
+                    "region": "us-east-1",
+                    "count": 2,
+                    "term": "1y",
+                    "payment": "partial_upfront",
+                },
+            },
         }
         return writer.commit({}, {"scenario": scenario})
 
@@ -127,14 +160,43 @@ def account_rows(ledger: Ledger) -> None:
         "unit": "instance-second", "unit_price": "4.00 per hour", "tariff": "reserved_instances", "purchase": "reserved",
         "pool": "gpu",
     }  # fmt: skip
+    # A reserved hour at 4.00 whose list price is 7.20, three quarters of it used.
     for category, seconds in (("compute", 2700), ("commitment_waste", 900)):
         ledger.charge_account(
-            category, 0, NS_PER_HOUR, quantity=Decimal(seconds), amount_nano=seconds * 4 * NANO_PER_USD // 3600, **reserved, **about
-        )
+            category, 0, NS_PER_HOUR, quantity=Decimal(seconds), amount_nano=seconds * 4 * NANO_PER_USD // 3600,
+            list_nano=seconds * 2_000_000, commitment="base", **reserved, **about,
+        )  # fmt: skip
     ledger.charge_account(
         "commitment_waste", 0, NS_PER_HOUR, quantity=Decimal("0.25"), unit="USD committed", unit_price="1 per USD committed",
-        amount_nano=250_000_000, tariff="compute_savings_plan", purchase="savings_plan", **about,
+        amount_nano=250_000_000, tariff="compute_savings_plan", purchase="savings_plan", commitment="plan", **about,
     )  # fmt: skip
+
+
+def prepaid(ledger: Ledger) -> None:
+    """Two machines reserved for a year at 35,040 USD, half of it up front; and a block of one machine for a day at 4.80."""
+    about: dict[str, Any] = {"source": "contract", "confidence": "published"}
+    bought: dict[str, Any] = {"purchase": "reserved", "tariff": "reserved_instances", "commitment": "year", "pool": "year"}
+    ledger.charge_account(
+        "compute", 0, 0, quantity=Decimal(2), unit="reservation", unit_price="8760 per reservation", effective_nano=0,
+        amount_nano=17_520 * NANO_PER_USD, charge="purchase", **bought, **about,
+    )  # fmt: skip
+    # An hour of one is 1.00 by the hour and 1.00 of what was paid: of both 4.00, three quarters used; 6.88 each in the list.
+    for category, seconds in (("compute", 5400), ("commitment_waste", 1800)):
+        ledger.charge_account(
+            category, 0, NS_PER_HOUR, quantity=Decimal(seconds), unit="instance-second", unit_price="1 per hour",
+            amount_nano=seconds * NANO_PER_USD // 3600, effective_nano=2 * seconds * NANO_PER_USD // 3600,
+            list_nano=seconds * 6_880_000_000 // 3600, deployments=["llama"] if category == "compute" else [], **bought, **about,
+        )  # fmt: skip
+    block: dict[str, Any] = {"purchase": "capacity_block", "tariff": "capacity_block", "pool": "gpu", "unit": "instance-second"}
+    ledger.charge_account(
+        "compute", 0, NS_PER_HOUR, quantity=Decimal(86_400), unit_price="4.80 per hour", amount_nano=115_200_000_000,
+        effective_nano=0, charge="purchase", deployments=["llama"], **block, **about,
+    )  # fmt: skip
+    for category, seconds in (("compute", 1200), ("commitment_waste", 2400)):
+        ledger.charge_account(
+            category, 0, NS_PER_HOUR, quantity=Decimal(seconds), unit_price="0 per hour", amount_nano=0, list_nano=0,
+            effective_nano=seconds * 4_800_000_000 // 3600, deployments=["coder"], **block, **about,
+        )  # fmt: skip
 
 
 def written(result: RunResult, folder: Path, version: str = "1.4") -> list[dict[str, str]]:
@@ -161,6 +223,7 @@ RUNS = pytest.mark.parametrize(
         (machines, {}),
         (machines, {"electricity_billed": True, "timezone": "Asia/Kolkata"}),
         (account_rows, {"timezone": "America/New_York"}),
+        (prepaid, {}),
     ],
 )
 
@@ -178,6 +241,8 @@ def test_every_value_is_of_its_type_and_allowed(write: Write, options: dict[str,
             assert value or nulls, name
             if value and kind == "JSON":
                 assert all(isinstance(one, (str, int)) for one in json.loads(value).values())
+            elif value and kind == "JSON object":
+                assert [set(one) for one in json.loads(value)["Elements"]] in OBJECTS[name]
             elif value:
                 assert PATTERNS[kind].fullmatch(value), (name, value)
                 assert not allowed or value in allowed, (name, value)
@@ -188,28 +253,40 @@ def test_every_value_is_of_its_type_and_allowed(write: Write, options: dict[str,
 @RUNS
 def test_rules_between_columns(write: Write, options: dict[str, Any], tmp_path: Path) -> None:
     for row in written(a_run(tmp_path / "run", write, **options), tmp_path):
-        used, unused = row["CommitmentDiscountStatus"] == "Used", row["CommitmentDiscountStatus"] == "Unused"
-        purchase = row["ChargeCategory"] == "Purchase"
-        # Nothing that is priced lacks its SKU and quantity; unused commitments and purchases consume nothing.
-        assert all(row[name] for name in ("SkuId", "SkuPriceId", "SkuMeter", "PricingQuantity", "PricingCategory"))
-        assert bool(row["ConsumedQuantity"]) == bool(row["ConsumedUnit"]) == (not purchase and not unused)
-        # A commitment's columns come together, and usage has a status.
-        names = ("Id", "Name", "Category", "Type", "Unit", "Quantity")
-        assert len({bool(row[f"CommitmentDiscount{name}"]) for name in names}) == 1
-        assert bool(row["CommitmentDiscountStatus"]) == (bool(row["CommitmentDiscountId"]) and not purchase)
-        assert (row["PricingCategory"] == "Committed") == (used or unused)
-        # What is covered is paid by its purchase; everything else is effective as it is billed.
-        if purchase:
-            assert (Decimal(row["EffectiveCost"]), row["ChargeFrequency"]) == (Decimal(0), "Recurring")
-        elif used or unused:
-            assert Decimal(row["BilledCost"]) == 0
-        else:
-            assert row["BilledCost"] == row["EffectiveCost"]
-        assert row["ContractedCost"] == row["ListCost"]
-        product = Decimal(row["ListUnitPrice"]) * Decimal(row["PricingQuantity"])
-        assert abs(product - Decimal(row["ListCost"])) <= Decimal("2e-9") * max(Decimal(1), Decimal(row["ListUnitPrice"]))
-        assert row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["ChargePeriodEnd"] <= row["BillingPeriodEnd"]
+        check_rules(row)
         assert [name for name in row if name.startswith("x_")] == list(row)[-4:]
+
+
+def check_rules(row: dict[str, str]) -> None:
+    """Rules of the specification between the columns of a row."""
+    used, unused = row["CommitmentDiscountStatus"] == "Used", row["CommitmentDiscountStatus"] == "Unused"
+    purchase = row["ChargeCategory"] == "Purchase"
+    billed, effective = Decimal(row["BilledCost"]), Decimal(row["EffectiveCost"])
+    # Nothing that is priced lacks its SKU, price and quantity; unused commitments and purchases consume nothing.
+    assert all(row[name] for name in ("SkuId", "SkuPriceId", "SkuMeter", "PricingQuantity", "PricingCategory", "ListUnitPrice"))
+    assert bool(row["ConsumedQuantity"]) == bool(row["ConsumedUnit"]) == (not purchase and not unused)
+    # A commitment's columns come together, and usage has a status.
+    names = ("Id", "Name", "Category", "Type", "Unit", "Quantity")
+    assert len({bool(row[f"CommitmentDiscount{name}"]) for name in names}) == 1
+    assert bool(row["CommitmentDiscountStatus"]) == (bool(row["CommitmentDiscountId"]) and not purchase)
+    assert (row["PricingCategory"] == "Committed") == (used or unused) == bool(row.get("ContractApplied"))
+    assert bool(row["CapacityReservationStatus"]) == (bool(row["CapacityReservationId"]) and not purchase)
+    # What is covered is paid by its purchase; everything else is effective as it is billed.
+    assert (row["ChargeFrequency"] != "Usage-Based") == purchase
+    if purchase:
+        assert effective == 0
+    elif used or unused or row["SkuPriceId"].endswith("/capacity_block"):
+        assert billed == 0
+    else:
+        assert billed == effective
+    assert row["ContractedCost"] == row["ListCost"]
+    assert row["ContractedUnitPrice"] == row["ListUnitPrice"]
+    # To the tolerance of the specification's own validator, 1e-9 of the cost.
+    listed = Decimal(row["ListCost"])
+    assert abs(Decimal(row["ListUnitPrice"]) * Decimal(row["PricingQuantity"]) - listed) <= Decimal("1e-9") * max(
+        Decimal(1), listed
+    )
+    assert row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["ChargePeriodEnd"] <= row["BillingPeriodEnd"]
 
 
 @RUNS
@@ -217,29 +294,70 @@ def test_rules_between_columns(write: Write, options: dict[str, Any], tmp_path: 
 def test_costs_add_up_to_the_ledger(write: Write, options: dict[str, Any], version: str, tmp_path: Path) -> None:
     result = a_run(tmp_path / "run", write, **options)
     rows = written(result, tmp_path, version)
-    for column in ("BilledCost", "EffectiveCost"):
-        assert total(rows, column) * NANO_PER_USD == ledger_nano(result), column
-    months = result.sql("SELECT month, sum(amount_nano_usd) AS nano FROM ledger GROUP BY month")
-    for month, nano in zip(months["month"], months["nano"], strict=True):
+    months = result.sql(
+        "SELECT month, sum(amount_nano_usd) AS billed, sum(effective_nano_usd) AS effective FROM ledger GROUP BY month"
+    )
+    for month, billed, effective in zip(*months.values(), strict=True):
         invoice = [row for row in rows if row["InvoiceId"] == f"account-{month}"]
-        assert total(invoice, "BilledCost") * NANO_PER_USD == int(nano)
+        assert total(invoice, "BilledCost") * NANO_PER_USD == int(billed)
+        assert total(invoice, "EffectiveCost") * NANO_PER_USD == int(effective)
+    assert {row["InvoiceId"] for row in rows} == {f"account-{month}" for month in months["month"]}
 
 
 @RUNS
-def test_tags_are_those_of_the_attribution(write: Write, options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "column"), [("1.4", "AllocatedTags"), ("1.2", "Tags")])
+def test_tags_are_those_of_the_attribution(
+    write: Write, options: dict[str, Any], version: str, column: str, tmp_path: Path
+) -> None:
     result = a_run(tmp_path / "run", write, **options)
     found: dict[tuple[str, ...], Decimal] = {}
-    for row in written(result, tmp_path):
-        if row["ChargeCategory"] == "Usage" and Decimal(row["EffectiveCost"]):
-            tags = json.loads(row["Tags"])
-            key = (row["x_LedgerRow"], *(tags.get(name, "") for name in ("deployment", "service", "segment", "use")))
+    for row in written(result, tmp_path, version):
+        if row["x_LedgerRow"] and Decimal(row["EffectiveCost"]):
+            tags = json.loads(row[column] or "{}")
+            key = (row["x_LedgerRow"], *(tags.get(name, "") for name in ("deployment", "service", "segment")))
             found[key] = found.get(key, Decimal(0)) + Decimal(row["EffectiveCost"])
     parts = result.sql(
-        'SELECT row, deployment, service, segment, "use", sum(amount_nano_usd) AS nano FROM attribution GROUP BY ALL'
+        "SELECT row, deployment, service, segment, sum(effective_nano_usd) AS nano FROM attribution "
+        "GROUP BY ALL HAVING sum(effective_nano_usd) > 0"
     )
     assert {key: int(value * NANO_PER_USD) for key, value in found.items()} == {
         (str(row), *names): int(nano) for row, *names, nano in zip(*parts.values(), strict=True)
     }
+
+
+@RUNS
+def test_allocated_charges_are_shares_of_their_origin(write: Write, options: dict[str, Any], tmp_path: Path) -> None:
+    """The ratios of an origin charge add up to 1, whatever may be summed is the origin's, and everything else is the same."""
+    result = a_run(tmp_path / "run", write, **options)
+    origins: dict[str, list[dict[str, str]]] = {}
+    for row in written(result, tmp_path):
+        if row["AllocatedMethodId"]:
+            origins.setdefault(row["x_LedgerRow"], []).append(row)
+        else:
+            assert not any(row[f"Allocated{name}"] for name in ("MethodDetails", "ResourceId", "ResourceName", "Tags"))
+    assert origins
+    metrics = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost", "PricingQuantity", "ConsumedQuantity")
+    quantities = result.sql("SELECT row, quantity::VARCHAR AS quantity, list_nano_usd FROM ledger")
+    for number, quantity, list_nano in zip(*quantities.values(), strict=True):
+        parts = origins.get(str(number), [])
+        if not parts:
+            continue
+        details = [json.loads(row["AllocatedMethodDetails"], parse_float=Decimal, parse_int=Decimal) for row in parts]
+        assert sum(one["AllocatedRatio"] for each in details for one in each["Elements"]) == 1
+        assert total(parts, "ListCost") * NANO_PER_USD == int(list_nano)
+        if parts[0]["ConsumedQuantity"]:
+            assert total(parts, "ConsumedQuantity") == Decimal(str(quantity))
+        own = {
+            *metrics,
+            "AllocatedMethodDetails",
+            "AllocatedResourceId",
+            "AllocatedResourceName",
+            "AllocatedTags",
+            "CommitmentDiscountQuantity",
+            "ContractApplied",
+        }
+        assert len({tuple(value for name, value in row.items() if name not in own) for row in parts}) == 1
+        assert len({row["AllocatedResourceId"] for row in parts}) == len(parts)
 
 
 def test_quantities_of_parts_add_up_to_the_row(tmp_path: Path) -> None:
@@ -258,15 +376,19 @@ def test_a_machine_by_hand(tmp_path: Path) -> None:
     """Two accelerators at 7.20 USD an hour: the replica holds one and steps 1,200 s, 800 s of it for free users."""
     rows = written(a_run(tmp_path / "run", machines), tmp_path)
     first = [row for row in rows if row["x_LedgerRow"] == "0"]
-    paid = {(json.loads(row["Tags"])["segment"], json.loads(row["Tags"])["use"]): row["BilledCost"] for row in first}
+    tags = [json.loads(row["AllocatedTags"]) for row in first]
+    paid = {(tag["segment"], tag["use"]): row["BilledCost"] for tag, row in zip(tags, first, strict=True)}
     # 3,600 + 2,400 idle accelerator-seconds are paid 2 to 1 as the busy time was; an accelerator-second costs 0.001 USD.
     assert {key: Decimal(value) for key, value in paid.items() if key[1] == "busy"} == {
         ("free", "busy"): Decimal("0.8"),
         ("paid", "busy"): Decimal("0.4"),
     }
     assert (total(first, "BilledCost"), total(first, "ConsumedQuantity")) == (Decimal("7.2"), Decimal(3600))
-    [row] = [row for row in first if row["Tags"] and '"segment":"free","service":"chat","use":"busy"' in row["Tags"]]
+    [row] = [row for row, tag in zip(first, tags, strict=True) if (tag["segment"], tag["use"]) == ("free", "busy")]
     expected = {
+        "AllocatedMethodDetails": '{"Elements":[{"AllocatedRatio":0.111111111111}]}', "AllocatedMethodId": "billcast-replica-time",
+        "AllocatedResourceId": "account/chat/free/llama/busy", "AllocatedResourceName": "chat/free/llama/busy",
+        "AllocatedTags": '{"deployment":"llama","segment":"free","service":"chat","use":"busy"}', "Tags": '{"pool":"gpu"}',
         "AvailabilityZone": "us-east-1a", "BillingAccountId": "account", "BillingPeriodStart": "2026-01-01T00:00:00Z",
         "BillingPeriodEnd": "2026-02-01T00:00:00Z", "ChargePeriodStart": "2026-01-31T22:00:00Z",
         "ChargePeriodEnd": "2026-01-31T23:00:00Z", "ConsumedQuantity": "400.000000000000", "ConsumedUnit": "Seconds",
@@ -279,25 +401,63 @@ def test_a_machine_by_hand(tmp_path: Path) -> None:
     assert {name: row[name] for name in expected} == expected
 
 
+CHECKED = ("BilledCost", "EffectiveCost", "ListCost", "CommitmentDiscountQuantity")
+
+
+def of_commitment(rows: list[dict[str, str]], name: str) -> dict[tuple[str, str, str], tuple[Decimal, ...]]:
+    """Sums of what is in the columns of a commitment, by kind of charge."""
+    found: dict[tuple[str, str, str], tuple[Decimal, ...]] = {}
+    for row in rows:
+        if row["CommitmentDiscountName"] == name:
+            assert row["CommitmentDiscountId"] == f"account/{name}"
+            key = (row["ChargeCategory"], row["ChargeFrequency"], row["CommitmentDiscountStatus"])
+            values = tuple(Decimal(row[column]) for column in CHECKED)
+            found[key] = tuple(map(sum, zip(found[key], values, strict=True))) if key in found else values
+    return found
+
+
+def usd(*amounts: str) -> tuple[Decimal, ...]:
+    return tuple(map(Decimal, amounts))
+
+
 def test_commitments_by_hand(tmp_path: Path) -> None:
-    """A reserved hour at 4 USD, three quarters used: the purchase bills 4.00, use is worth 3.00 and waste 1.00."""
+    """A reserved hour at 4 USD, three quarters used: the purchase bills 4.00, use is worth 3.00 (5.40 in the list), waste 1.00."""
     rows = written(a_run(tmp_path / "run", account_rows), tmp_path)
-    reserved = [row for row in rows if row["CommitmentDiscountName"] == "reserved_instances"]
-    found = {
-        (row["ChargeCategory"], row["CommitmentDiscountStatus"]): (
-            Decimal(row["BilledCost"]), Decimal(row["EffectiveCost"]), Decimal(row["CommitmentDiscountQuantity"])
-        )
-        for row in reserved
-    }  # fmt: skip
-    none, quarter = Decimal(0), Decimal("0.25")
-    assert found == {
-        ("Purchase", ""): (Decimal(4), none, Decimal(1)),
-        ("Usage", "Used"): (none, Decimal(3), 3 * quarter),
-        ("Usage", "Unused"): (none, Decimal(1), quarter),
+    assert of_commitment(rows, "base") == {
+        ("Purchase", "Recurring", ""): usd("4", "0", "4", "1"),
+        ("Usage", "Usage-Based", "Used"): usd("0", "3", "5.4", "0.75"),
+        ("Usage", "Usage-Based", "Unused"): usd("0", "1", "1.8", "0.25"),
     }
-    plan = [row for row in rows if row["CommitmentDiscountCategory"] == "Spend"]
-    assert {row["CommitmentDiscountUnit"] for row in plan} == {"USD"}
-    assert total(plan, "BilledCost") == total(plan, "EffectiveCost") == quarter
+    assert {row["ListUnitPrice"] for row in rows if row["CommitmentDiscountStatus"] and row["x_Category"] == "compute"} == {
+        "7.200000000000"
+    }
+    # A quarter of a dollar promised and nothing used of it.
+    assert of_commitment(rows, "plan") == {
+        ("Purchase", "Recurring", ""): usd("0.25", "0", "0.25", "0.25"),
+        ("Usage", "Usage-Based", "Unused"): usd("0", "0.25", "0.25", "0.25"),
+    }
+    [applied] = {row["ContractApplied"] for row in rows if row["CommitmentDiscountName"] == "plan" and row["ContractApplied"]}
+    assert json.loads(applied) == {
+        "Elements": [{"ContractId": "account/plan", "ContractCommitmentId": "account/plan", "ContractCommitmentAppliedCost": 0.25}]
+    }
+
+
+def test_what_is_paid_up_front_by_hand(tmp_path: Path) -> None:
+    """17,520 USD on the first day for 2 x 8,760 hours; then 2.00 an hour in cash, and 4.00 amortised, of which 3.00 are used."""
+    rows = written(a_run(tmp_path / "run", prepaid), tmp_path)
+    assert of_commitment(rows, "year") == {
+        ("Purchase", "One-Time", ""): usd("17520", "0", "17520", "17520"),
+        ("Purchase", "Recurring", ""): usd("2", "0", "2", "2"),
+        ("Usage", "Usage-Based", "Used"): usd("0", "3", "10.32", "1.5"),
+        ("Usage", "Usage-Based", "Unused"): usd("0", "1", "3.44", "0.5"),
+    }
+    block = [row for row in rows if row["CapacityReservationId"] == "account/gpu"]
+    found = {
+        status: (total(some, "BilledCost"), total(some, "EffectiveCost"))
+        for status in ("", "Used", "Unused")
+        for some in [[row for row in block if row["CapacityReservationStatus"] == status]]
+    }
+    assert found == {"": usd("115.2", "0"), "Used": usd("0", "1.6"), "Unused": usd("0", "3.2")}
 
 
 def test_months_are_those_of_the_account(tmp_path: Path) -> None:
@@ -332,7 +492,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_run_without_charges_has_its_columns(tmp_path: Path) -> None:
     assert written(a_run(tmp_path / "run", lambda _: None), tmp_path) == []
-    assert (tmp_path / "focus-1.4.csv").read_text("utf-8").startswith("AvailabilityZone,BilledCost,")
+    assert (tmp_path / "focus-1.4.csv").read_text("utf-8").startswith("AllocatedMethodDetails,AllocatedMethodId,")
 
 
 @pytest.mark.parametrize(("instance", "purchase"), [("a-machine-of-mine", "on_demand"), ("p5.4xlarge", "owned")])
