@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sim.billing.attribution import PartKey, RowWeights
-from sim.billing.coverage import Use
+from sim.billing.coverage import MACHINE_UNIT, Use
 from sim.billing.energy import EnergyRate
 from sim.billing.rates import Rate
 from sim.domain.usage import Lease
@@ -20,6 +20,11 @@ class Booking:
     amount_nano: int
     effective_nano: int
     parts: dict[PartKey, tuple[int, int]]
+
+    @property
+    def machine_end_ns(self) -> int:
+        """End of the machine time that it is for; the start of the run where it is for something else."""
+        return int(str(self.columns["end_ns"])) if self.columns["unit"] == MACHINE_UNIT else 0
 
 
 def booking_of(

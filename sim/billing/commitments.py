@@ -205,7 +205,10 @@ def _place_of(row: OfMachines, catalog: Catalog) -> Place:
 def _place(row: ResolvedPool, resolved: Resolved) -> Place:
     deployments = tuple(sorted({name for name, pool in resolved.kinds if pool == row.name}))
     instance, config = row.instance, row.config
-    return Place(row.name, instance.cloud, instance.name, family_of(instance.name), config.region, config.purchase, deployments)
+    return Place(
+        row.name, instance.cloud, instance.name, family_of(instance.name), config.region, config.purchase, deployments,
+        config.operating_system,
+    )  # fmt: skip
 
 
 def _span(row: Commitment, start: datetime) -> Span:

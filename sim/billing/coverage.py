@@ -25,6 +25,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from sim.billing.rates import Rate
+from sim.domain.pricing import LINUX
 from sim.units import NS_PER_HOUR, divide_half_even
 
 MACHINE_UNIT = "instance-second"
@@ -40,6 +41,7 @@ class Place:
     Parameters
     ----------
     pool, cloud, instance, family, region : names. purchase : option of the pool. deployments : that may use it.
+    operating_system : of its machines.
     """
 
     pool: str
@@ -49,6 +51,7 @@ class Place:
     region: str
     purchase: str
     deployments: tuple[str, ...] = ()
+    operating_system: str = LINUX
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from sim.billing.coverage import CAPACITY_RESERVATION, MACHINE_UNIT, Place, Span, Unused, Use
 from sim.billing.rates import Rate
+from sim.domain.pricing import LINUX
 from sim.units import NS_PER_S
 
 
@@ -37,7 +38,7 @@ class Reservation:
         """Whether a running machine takes one of the places that are kept."""
         place = use.place
         same = (place.instance, place.region, use.zone) == (self.place.instance, self.place.region, self.zone)
-        return same and use.running and place.purchase == "on_demand"
+        return same and use.running and place.purchase == "on_demand" and place.operating_system == LINUX
 
     def empty(self, start_ns: int, end_ns: int, uses: Sequence[Use], earlier: Sequence[Reservation]) -> list[Use]:
         """Return the empty machine time of [start_ns, end_ns) as use, by pieces of time in which as many stand empty.

@@ -211,10 +211,14 @@ class Ledger:
         self._book_time(opened)
         pool = self._pools[lease.pool]
         tariff, life_ns = pool.tariff_of(lease), lease.end_ns - lease.start_ns
-        free = lease.end_cause == INTERRUPTED and life_ns < tariff.free_before_ns
+        taken_back = lease.end_cause == INTERRUPTED
+        certain_ns = tariff.certain_ns(life_ns) if taken_back else life_ns
+        free = taken_back and (certain_ns < life_ns or life_ns == 0)
         billed_ns = life_ns if free or lease.end_cause == OPEN_AT_END else tariff.billed_ns(life_ns)
         if billed_ns > life_ns:
             self._book_minimum(opened, lease.end_ns, billed_ns - life_ns)
+        if free:
+            self._release(opened, lease.start_ns + certain_ns)
         self._release(opened, free=free)
         self._attribution.forget_lease(lease.lease)
         if self._settled_place(lease) is None:
@@ -433,8 +437,12 @@ class Ledger:
         if opened.rate is None or opened.row_start_ns == opened.billed_to_ns:
             return
         pool, weights = self._pools[opened.lease.pool], opened.weights
-        length_ns = opened.billed_to_ns - opened.row_start_ns
-        self._book_machine(opened, "compute", opened.hour, opened.row_start_ns, length_ns, opened.rate, weights)
+        begins_ns = opened.lease.start_ns
+        certain_to_ns = begins_ns + pool.tariff_of(opened.lease).certain_ns(opened.billed_to_ns - begins_ns)
+        # What is charged whatever comes, and what an interruption would make free, are rows of their own.
+        edges = {opened.row_start_ns, max(opened.row_start_ns, certain_to_ns), opened.billed_to_ns}
+        for start_ns, end_ns in pairwise(sorted(edges)):
+            self._book_machine(opened, "compute", opened.hour, start_ns, end_ns - start_ns, opened.rate, weights)
         electricity, rate = pool.electricity, opened.energy_rate
         assert rate is not None  # set with the price of the machine
         metered = self._energy.book(opened.lease, electricity, rate, opened.hour, weights, opened.deployments)
@@ -467,8 +475,7 @@ class Ledger:
             )
         opened.weights = RowWeights()
         opened.row_start_ns = opened.billed_to_ns
-        if opened.billed_to_ns - opened.lease.start_ns >= pool.tariff_of(opened.lease).free_before_ns:
-            self._release(opened)
+        self._release(opened, certain_to_ns)
 
     def _book_minimum(self, opened: OpenLease, end_ns: int, extra_ns: int) -> None:
         """Book the time charged beyond a lease's end, at the prices in force then; it is idle time of the lease's last hour."""
@@ -525,16 +532,19 @@ class Ledger:
             )
             start_ns += piece.length_ns
 
-    def _release(self, opened: OpenLease, *, free: bool = False) -> None:
-        """Write what was booked on a lease; where it turned out free, its machine time at a price of 0."""
-        for booking in opened.held:
+    def _release(self, opened: OpenLease, certain_to_ns: int | None = None, *, free: bool = False) -> None:
+        """Write what was booked on a lease, in order, up to machine time after `certain_to_ns`; what is free at a price of 0."""
+        held, opened.held = opened.held, []
+        for number, booking in enumerate(held):
+            if certain_to_ns is not None and booking.machine_end_ns > certain_to_ns:
+                opened.held = held[number:]
+                return
             if free and booking.columns["unit"] == MACHINE_UNIT:
                 booking = Booking({**booking.columns, "unit_price": _FREE_PRICE, "list_nano_usd": 0}, 0, 0, {})
             opened.amount_nano += booking.amount_nano
             lease = opened.lease
             owner = {"lease": lease.lease, "pool": lease.pool, "purchase": lease.purchase}
             self._write(replace(booking, columns={**owner, **booking.columns}))
-        opened.held = []
 
     def _write(self, booking: Booking) -> None:
         self._sink.append(

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from sim.billing.coverage import MACHINE_UNIT, PURCHASE, Prepaid, Span, Unused, Use, cost_nano
 from sim.billing.rates import Rate, rate_at
+from sim.domain.pricing import LINUX
 from sim.units import NANO_PER_USD, NS_PER_HOUR, NS_PER_S, divide_half_even
 
 
@@ -29,6 +30,7 @@ class Machines:
 
     Notes
     -----
+    Reserved machines are of Linux and cover no other operating system, whose prices are its own.
     Source of flexible sizes: Amazon EC2 user guide, how reserved instances are applied: normalized units, from the smallest size to
     the largest; Azure, instance size flexibility: ratios within a group.
     """
@@ -64,7 +66,7 @@ class Machines:
         if self.pool:
             return place.pool == self.pool
         same = place.purchase == "on_demand" and place.region == self.region and self.units(place.instance) > 0
-        return same and self.zone in ("", use.zone)
+        return same and self.zone in ("", use.zone) and place.operating_system == LINUX
 
     def cover(self, start_ns: int, end_ns: int, uses: Sequence[Use]) -> list[Unused]:
         """Pay for what it covers of the use in the hour [start_ns, end_ns), and return what it has left, if it has any."""

@@ -49,9 +49,8 @@ class Tariff(Protocol):
     def billed_ns(self, life_ns: int) -> int:
         """Return the time billed for a lease that lived this long, where it is charged."""
 
-    @property
-    def free_before_ns(self) -> int:
-        """Age before which a lease that its provider interrupts costs nothing; 0 where there is no such age."""
+    def certain_ns(self, age_ns: int) -> int:
+        """Return how much of a lease is charged where its provider interrupts it at this age; what follows costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class MachineTariff:
     Examples
     --------
     >>> tariff = MachineTariff((Rate(0, 2_000_000_000, "2", "price path", "fitted"),), SPOT_RULES["aws"])
-    >>> tariff.name, tariff.free_before_ns // 10**9, tariff.billed_ns(59_000_000_000) // 10**9
-    ('ec2_spot', 3600, 60)
+    >>> tariff.name, tariff.certain_ns(3_599_000_000_000), tariff.billed_ns(59_000_000_000) // 10**9
+    ('ec2_spot', 0, 60)
     """
 
     rates: tuple[Rate, ...]
@@ -86,10 +85,9 @@ class MachineTariff:
         """Name of the rule."""
         return self.rule.name
 
-    @property
-    def free_before_ns(self) -> int:
-        """Age before which an interruption is free."""
-        return self.rule.free_before_ns
+    def certain_ns(self, age_ns: int) -> int:
+        """Return how much of a lease is charged where its provider interrupts it at this age."""
+        return self.rule.certain_ns(age_ns)
 
     def rate(self, t_ns: int) -> Rate:
         """Return the price in force at a time."""
@@ -124,9 +122,9 @@ def on_demand_rates(name: str, pool: Pool, instance: InstanceType, start: dateti
 
 def paid_from_boot(row: ResolvedPool) -> bool:
     """Whether machines of a pool are paid from the end of booting (Cloud TPU: while READY) and not from RUNNING."""
-    offer = offer_of(row.instance)
     if row.config.purchase in (OWNED, CAPACITY_BLOCK):
         return False
+    offer = offer_of(row.instance, row.config.operating_system)
     rule = SPOT_RULES.get(offer, OTHER_ON_DEMAND) if row.is_spot else on_demand_rule(offer)
     return rule.from_boot
 
@@ -159,7 +157,7 @@ def pool_tariffs(name: str, resolved: Resolved) -> dict[str, Tariff]:
     own_rates = () if own is None else (Rate(0, nano_usd(own), own, "scenario", "assumed"),)
     if pool.purchase == "on_demand":
         listed = own_rates or on_demand_rates(name, pool, instance, scenario.start_instant)
-        tariff = MachineTariff(listed, on_demand_rule(offer_of(instance)))
+        tariff = MachineTariff(listed, on_demand_rule(offer_of(instance, pool.operating_system)))
         return dict.fromkeys(pool.zones, tariff)
     if pool.purchase == OWNED:
         return dict.fromkeys(pool.zones, MachineTariff((owned_rate(row),), OWNED_RULE))
@@ -167,10 +165,11 @@ def pool_tariffs(name: str, resolved: Resolved) -> dict[str, Tariff]:
         return dict.fromkeys(pool.zones, MachineTariff((PREPAID_RATE,), PREPAID))
     if pool.purchase != "spot":
         raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, "has no billing rule", ", ".join(PURCHASE_OPTIONS))])
-    if offer_of(instance) not in SPOT_RULES:
+    offer = offer_of(instance, pool.operating_system)
+    if offer not in SPOT_RULES:
         allowed = ", ".join(sorted(SPOT_RULES))
         raise InputError([Problem(f"pools.{name}.purchase", pool.purchase, f"{instance.cloud} has no spot machines", allowed)])
-    rule = SPOT_RULES[offer_of(instance)]
+    rule = SPOT_RULES[offer]
     if own_rates:
         return dict.fromkeys(pool.zones, MachineTariff(own_rates, rule))
     prices = _spot_price(name, pool, instance, resolved)

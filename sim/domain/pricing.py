@@ -16,6 +16,8 @@ COMMITTED_USE, FLEXIBLE_COMMITTED_USE = "committed_use", "flexible_committed_use
 OFFERS = (RESERVED, INSTANCE_PLAN, COMPUTE_PLAN, COMMITTED_USE, FLEXIBLE_COMMITTED_USE)
 NO_UPFRONT, PARTIAL_UPFRONT, ALL_UPFRONT = "no_upfront", "partial_upfront", "all_upfront"
 PAYMENTS = (NO_UPFRONT, PARTIAL_UPFRONT, ALL_UPFRONT)
+LINUX, RHEL, SUSE, WINDOWS = "linux", "rhel", "suse", "windows"
+OPERATING_SYSTEMS = (LINUX, RHEL, SUSE, WINDOWS)
 _BELOW_LARGE = {
     "nano": Fraction(1, 4), "micro": Fraction(1, 2), "small": Fraction(1), "medium": Fraction(2), "large": Fraction(4),
     "xlarge": Fraction(8),

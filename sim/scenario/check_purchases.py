@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sim.catalog.loader import Catalog
 from sim.domain.hardware import InstanceType
+from sim.domain.pricing import LINUX, OPERATING_SYSTEMS
 from sim.errors import Problems
 from sim.scenario.commitments import check_money
 from sim.scenario.model import PURCHASE_OPTIONS, Pool, Scenario
@@ -22,6 +23,7 @@ def _check_pool(path: str, pool: Pool, start: str, instance: InstanceType | None
     bought = pool.purchase
     problems.check(bought in PURCHASE_OPTIONS, f"{path}.purchase", bought, "is not a purchase option", choices=PURCHASE_OPTIONS)
     own = pool.price_usd_per_hour
+    _check_operating_system(path, pool, instance, problems)
     for group, option, plain in (("owned", OWNED, Owned()), ("block", CAPACITY_BLOCK, Block())):
         unset = bought == option or getattr(pool, group) == plain
         problems.check(unset, f"{path}.{group}", bought, "has settings, but machines are not bought so", f"purchase: {option}")
@@ -40,6 +42,20 @@ def _check_pool(path: str, pool: Pool, start: str, instance: InstanceType | None
         if instance is not None:
             message = f"{pool.instance} is not sold in capacity blocks"
             problems.check(instance.cloud == "aws", f"{path}.instance", pool.instance, message, "a type of EC2")
+
+
+def _check_operating_system(path: str, pool: Pool, instance: InstanceType | None, problems: Problems) -> None:
+    name = pool.operating_system
+    known = problems.check(
+        name in OPERATING_SYSTEMS, f"{path}.operating_system", name, "is not an operating system", choices=OPERATING_SYSTEMS
+    )
+    if name == LINUX or not known:
+        return
+    ours = pool.purchase not in (OWNED, CAPACITY_BLOCK) and (instance is None or instance.cloud == "aws")
+    message = "is known of machines of EC2 on demand and spot alone; it is in the price of others"
+    problems.check(ours, f"{path}.operating_system", name, message, LINUX)
+    price, message = pool.price_usd_per_hour, f"is missing: the catalog has no prices of {name}"
+    problems.check(price is not None or not ours, f"{path}.price_usd_per_hour", price, message, "USD an hour with its licence")
 
 
 def _check_owned(path: str, pool: Pool, problems: Problems) -> None:

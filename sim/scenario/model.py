@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sim.catalog.grid_reader import HourlyFile
+from sim.domain.pricing import LINUX
 from sim.perf.memory import REFERENCE_TOKENS
 from sim.policies.autoscalers.static import Static
 from sim.policies.base import Autoscaler
@@ -239,6 +240,7 @@ class Pool:
     quota_nodes : most nodes at a time; None for no bound.
     warm_nodes : machines kept booted, with the image pulled and nothing on them (and paid for).
     capacity_retry_s : a zone that had no capacity is not asked again for so long.
+    operating_system : "linux", "rhel", "suse" or "windows" of EC2; the catalog's prices are of Linux.
     owned : what one's own machines cost. block : the capacity block, where it is one.
     price_usd_per_hour : one's own price as a decimal in text; None takes the catalog's.
     electricity_billed : whether energy is a line of the bill (own machines) or in the price (clouds).
@@ -253,6 +255,7 @@ class Pool:
     quota_nodes: int | None = None
     warm_nodes: int = 0
     capacity_retry_s: float = 180.0
+    operating_system: str = LINUX
     spot: Spot = field(default_factory=Spot)
     owned: Owned = field(default_factory=Owned)
     block: Block = field(default_factory=Block)

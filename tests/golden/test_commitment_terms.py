@@ -336,3 +336,21 @@ def test_the_amortised_shares_of_a_term_are_the_payment() -> None:
     sink = bill(TEN, {"ri": row}, [], hours=8_760 + 24)
     assert lines(sink, "category") == {("commitment",): USD + 1, ("commitment_waste",): 0}
     assert lines(sink, "category", amount="effective_nano_usd")["commitment_waste",] == USD + 1
+
+
+def test_suse_on_demand_is_by_whole_hours_and_outside_of_linux_reservations() -> None:
+    # 61 minutes are two hours at 7.00 with the licence. The reserved machine is one of Linux and is lost for both hours at 6.00.
+    # A plan covers every operating system: at 30 % off, 4.90 an hour.
+    pools = {"gpu": Pool(price_usd_per_hour="7.00", operating_system="suse")}
+    row = ReservedInstances(instance="p5.4xlarge", region="us-east-1", usd_per_hour="6.00")
+    lives = [rented(0, "gpu", 0, 3_660)]
+    sink = bill(pools, {"ri": row}, lives, hours=2)
+    assert lines(sink, "category", "purchase") == {
+        ("compute", "on_demand"): round(61 / 60 * 7 * USD), ("minimum", "on_demand"): round(59 / 60 * 7 * USD),
+        ("commitment_waste", "reserved"): 12 * USD,
+    }  # fmt: skip
+    assert {row["tariff"] for row in sink.tables["ledger"]} == {"ec2_suse", "reserved_instances"}
+    plan = ComputeSavingsPlan(usd_per_hour="4.90", discount=0.3)
+    assert lines(bill(pools, {"plan": plan}, [rented(0, "gpu", 0, 3_600)], hours=1), "purchase") == {
+        ("savings_plan",): 4_900_000_000
+    }

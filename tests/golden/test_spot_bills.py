@@ -183,3 +183,50 @@ def test_spot_is_never_dearer_than_on_demand_and_cuts_change_nothing(
     booked = [(row["start_ns"], row["end_ns"]) for row in plain.tables["ledger"]]
     assert all(before[1] == after[0] for before, after in pairwise(booked))
     assert sum(end - start for start, end in booked) == plain.tables["leases"][0]["billed_ns"]
+
+
+def suse(life_s: float, cause: str, start_s: int = 0) -> list[tuple[object, ...]]:
+    """Category, from, to and dollars of a SUSE machine at 3.60 USD an hour; seconds after the start of the run."""
+    sink = bill(spot((0, "3.6000"), cloud="aws_suse"), round(life_s * NS_PER_S), cause, start_ns=start_s * NS_PER_S)
+    assert {row["tariff"] for row in sink.tables["ledger"]} == {"ec2_spot_suse"}
+    return [
+        (row["category"], row["start_ns"] / NS_PER_S, row["end_ns"] / NS_PER_S, row["amount_nano_usd"] / 10**9)
+        for row in sink.tables["ledger"]
+    ]
+
+
+def test_suse_is_by_whole_hours_and_the_hour_that_ec2_interrupts_is_free() -> None:
+    # EC2 user guide, billing for interrupted spot instances. In the first hour nothing; after 2 h 30 min two hours: 7.20.
+    assert suse(3_599, INTERRUPTED) == [("compute", 0, 3_599, 0.0)]
+    assert suse(9_000, INTERRUPTED) == [
+        ("compute", 0, 3_600, 3.6), ("compute", 3_600, 7_200, 3.6), ("compute", 7_200, 9_000, 0.0),
+    ]  # fmt: skip
+    # Hours are those of the machine's life, not of the clock: begun at half past, two of them are over at half past.
+    assert suse(9_000, INTERRUPTED, start_s=1_800) == [
+        ("compute", 1_800, 3_600, 1.8),
+        ("compute", 3_600, 5_400, 1.8),
+        ("compute", 5_400, 7_200, 1.8),
+        ("compute", 7_200, 9_000, 1.8),
+        ("compute", 9_000, 10_800, 0.0),
+    ]
+    # To the second: two whole hours and no more.
+    assert sum(row[3] for row in suse(7_200, INTERRUPTED)) == 7.2  # type: ignore[misc]
+
+
+def test_suse_that_the_user_ends_pays_the_hour_that_was_begun() -> None:
+    # Ten minutes are an hour, 2 h 30 min are three; at the end of the run what has run by then.
+    assert suse(600, "scaled_down") == [("compute", 0, 600, 0.6), ("minimum", 600, 3_600, 3.0)]
+    assert sum(row[3] for row in suse(9_000, "scaled_down")) == pytest.approx(10.8)  # type: ignore[misc]
+    assert sum(row[3] for row in suse(9_000, "crashed")) == pytest.approx(10.8)  # type: ignore[misc]
+    assert sum(row[3] for row in suse(9_000, OPEN_AT_END)) == pytest.approx(9.0)  # type: ignore[misc]
+
+
+@given(st.integers(1, 5 * NS_PER_HOUR), st.integers(0, NS_PER_HOUR), st.sampled_from((INTERRUPTED, "scaled_down", "crashed")))
+def test_suse_pays_whole_hours_of_its_life(life_ns: int, start_ns: int, cause: str) -> None:
+    sink = bill(spot((0, "3.6000"), cloud="aws_suse"), life_ns, cause, start_ns=start_ns)
+    hours = life_ns // NS_PER_HOUR if cause == INTERRUPTED else -(-life_ns // NS_PER_HOUR)
+    # half a nano-dollar for each row
+    assert abs(sum(sink.amounts()) - hours * 3_600_000_000) <= len(sink.amounts())
+    by_time = sorted(rows_of(sink, "start_ns", "end_ns"))
+    assert by_time == rows_of(sink, "start_ns", "end_ns")
+    assert all(earlier[1] == later[0] for earlier, later in pairwise(by_time))

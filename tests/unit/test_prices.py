@@ -138,3 +138,21 @@ def test_machines_of_ones_own_and_blocks_that_cannot_be_are_refused() -> None:
         "pools.block.quota_nodes",
         "pools.block.block.begins",
     ]
+
+
+def test_operating_systems_that_have_no_price_or_no_rule_are_refused() -> None:
+    pools = {
+        "odd": Pool(operating_system="plan9"),
+        "free": Pool(operating_system="suse"),
+        "own": Pool(purchase="owned", quota_nodes=1, owned=Owned("1"), operating_system="suse"),
+        "google": Pool(
+            instance="g2-standard-4", region="us-central1", zones=["us-central1-a"], price_usd_per_hour="1", operating_system="rhel"
+        ),
+        "fine": Pool(operating_system="suse", price_usd_per_hour="7", purchase="spot"),
+    }
+    assert paths(Scenario(start="2026-01-05T00:00:00Z", pools=pools)) == [
+        "pools.odd.operating_system",
+        "pools.free.price_usd_per_hour",
+        "pools.own.operating_system",
+        "pools.google.operating_system",
+    ]

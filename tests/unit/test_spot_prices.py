@@ -166,7 +166,7 @@ def test_a_spot_pool_has_a_path_in_every_zone() -> None:
     tariffs = pool_tariffs("gpu", resolve(Scenario(horizon="30d", pools={"gpu": pool})))
     one, other = (tariffs[zone] for zone in pool.zones)
     assert isinstance(one, MachineTariff)
-    assert (one.name, one.free_before_ns) == ("ec2_spot", NS_PER_HOUR)
+    assert (one.name, one.certain_ns(NS_PER_HOUR - 1), one.certain_ns(NS_PER_HOUR)) == ("ec2_spot", 0, NS_PER_HOUR)
     assert one.changes_ns() != other.changes_ns()
     assert len(one.changes_ns()) == pytest.approx(30 * 24 / 7.86, rel=0.25)
     assert all(one.rate(at).nano_usd_per_hour <= 6_880_000_000 for at in (0, *one.changes_ns()))
