@@ -41,8 +41,10 @@ def test_a_price_of_another_region_is_added_and_of_the_same_region_replaced(tmp_
         catalog = load_catalog(overlay(tmp_path, f"instances:\n  p5.4xlarge:\n    on_demand:\n{regions}    {SOURCED}"))
         return {region: prices[-1].usd_per_hour for region, prices in catalog.instances["p5.4xlarge"].on_demand.items()}
 
-    assert prices(there) == {"us-east-1": "6.88", "eu-west-9": "7.25"}
-    assert prices(here + there) == {"us-east-1": "5.00", "eu-west-9": "7.25"}
+    listed = {region: prices[-1].usd_per_hour for region, prices in load_catalog().instances["p5.4xlarge"].on_demand.items()}
+    assert listed["us-east-1"] == "6.88"
+    assert prices(there) == {**listed, "eu-west-9": "7.25"}
+    assert prices(here + there) == {**listed, "us-east-1": "5.00", "eu-west-9": "7.25"}
 
 
 def test_a_row_with_a_new_name_can_stand_on_new_rows(tmp_path: Path) -> None:
