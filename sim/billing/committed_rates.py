@@ -101,11 +101,11 @@ class Prices:
 
 
 def _is_of(row: ResolvedPool, place: Place) -> bool:
-    """Whether a pool is that of a place; of a place without a pool, whether it buys such machines there on demand."""
+    """Whether a pool is that of a place; of a place without a pool, whether it buys such Linux machines there on demand."""
     if place.pool:
         return row.name == place.pool
-    bought = row.instance.name, row.config.region, row.config.purchase
-    return bought == (place.instance, place.region, "on_demand")
+    bought = row.instance.name, row.config.region, row.config.purchase, row.config.operating_system
+    return bought == (place.instance, place.region, "on_demand", place.operating_system)
 
 
 class PlanRates:

@@ -200,7 +200,7 @@ def test_discounts_by_payment_come_from_the_catalog() -> None:
         "all": ReservedInstances(payment="all_upfront", **where),  # type: ignore[arg-type]
         "partial": ReservedInstances(payment="partial_upfront", term="3y", **where),  # type: ignore[arg-type]
     }
-    sink = bill(SIZES, rows, [], hours=1)
+    sink = bill({"large": Pool(instance="m7i.48xlarge")}, rows, [], hours=1)
     assert lines(sink, "commitment", "category") == {
         ("all", "commitment"): 54_252_011_520_000,
         ("partial", "commitment"): 57_218_918_400_000,
@@ -354,3 +354,10 @@ def test_suse_on_demand_is_by_whole_hours_and_outside_of_linux_reservations() ->
     assert lines(bill(pools, {"plan": plan}, [rented(0, "gpu", 0, 3_600)], hours=1), "purchase") == {
         ("savings_plan",): 4_900_000_000
     }
+
+
+def test_a_pool_of_suse_does_not_set_the_price_of_a_linux_reservation() -> None:
+    # An unused hour at the catalog's 6.88 less 37 % is 4.3344, whatever the pool with SUSE costs.
+    pools = {"gpu": Pool(price_usd_per_hour="7.00", operating_system="suse")}
+    row = ReservedInstances(instance="p5.4xlarge", region="us-east-1")
+    assert lines(bill(pools, {"ri": row}, [], hours=1), "list_nano_usd") == {(6_880_000_000,): 4_334_400_000}

@@ -92,7 +92,7 @@ def test_tpu_chips_under_a_committed_use() -> None:
     leases = [rented(number, "tpu", 0, 2700, instance="ct5lp-hightpu-4t") for number in range(2)]
     # 1.5 h of machines: 1 h at 3.36, half an hour at 4.80
     assert lines(bill(pools, commitments, leases, hours=1), "purchase", "unit_price", "confidence") == {
-        ("committed_use", "3.36 per hour", "assumed"): 3_360_000_000,
+        ("committed_use", "3.36 per hour", "published"): 3_360_000_000,
         ("on_demand", "4.80 per hour", "published"): 2_400_000_000,
     }
 
