@@ -166,6 +166,24 @@ def test_lives_made_in_python_are_checked_too() -> None:
         price_lives([])
 
 
+def test_lives_of_one_machine_may_follow_each_other_at_once_and_may_be_of_no_length() -> None:
+    """Two half hours and a start that failed at once, at the very end, too: 2 x 3.44 and a minimum of 60 s x 6.88 / 3600."""
+    spans = [("10:00", "10:30"), ("10:30", "11:00"), ("11:00", "11:00")]
+    lives = [Life.between(f"2026-11-02T{a}Z", f"2026-11-02T{b}Z", instance="p5.4xlarge", region="us-east-1") for a, b in spans]
+    assert price_lives(lives[:2]).amount_nano == 6_880_000_000
+    for ends in (None, "2026-11-02T12:00Z"):
+        assert price_lives(lives, ends=ends).amount_nano == 6_880_000_000 + 114_666_667
+    assert price_lives(lives[2:]).amount_nano == 114_666_667
+
+
+def test_machines_of_one_type_may_have_paths_of_their_own() -> None:
+    at_ten = epoch_ns(instant("2026-11-02T10:00Z"))
+    lives = [
+        Life(usd, "g5.xlarge", "us-east-1", at_ten, at_ten + NS_PER_HOUR, "spot", path=((at_ten, usd),)) for usd in ("1.00", "2.50")
+    ]
+    assert [row["amount_nano_usd"] for row in price_lives(lives).leases] == [1_000_000_000, 2_500_000_000]
+
+
 def test_a_folder_of_such_a_bill_is_not_priced_again(tmp_path: Path) -> None:
     price_lives(written(tmp_path, FINE), out=tmp_path / "out")
     with pytest.raises(InputError, match="has the bill of a list of lives already"):
