@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
+from math import isnan
 from typing import Any
 
 from sim.results.periods import Calendar, Period, periods
 from sim.results.records import RunResult
 from sim.results.spool import quoted
-from sim.units import NS_PER_DAY, NS_PER_HOUR, NS_PER_US, nano_usd
+from sim.units import NANO_PER_USD, NS_PER_DAY, NS_PER_HOUR, NS_PER_US, nano_usd
 
 ALERTS = ("actual", "forecast")
+NEVER = -1
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,65 @@ def budget_months(result: RunResult) -> list[BudgetMonth]:
         before_nano = nano_usd(config["spent_before_usd"])
         for number, month in enumerate(months):
             found.append(_month(result, calendar, name, config, month, before_nano if number == 0 else 0))
+    return found
+
+
+def budget_rows(months: Iterable[BudgetMonth]) -> Iterator[dict[str, object]]:
+    """Yield the rows of the table `budget_months`."""
+    for one in months:
+        first = one.alerts[0] if one.alerts else None
+        yield {
+            "budget": one.budget,
+            "scope": one.scope,
+            "subject": one.subject,
+            "month": one.month,
+            "partial": one.partial,
+            "budget_nano_usd": one.budget_nano,
+            "spent_nano_usd": one.spent_nano,
+            "overrun_ns": NEVER if one.overrun_ns is None else one.overrun_ns,
+            "first_alert_ns": NEVER if first is None else first.time_ns,
+            "first_alert_kind": "" if first is None else first.kind,
+            "first_alert_share": 0.0 if first is None else first.share,
+            "days_before_overrun": None if first is None else first.days_before_overrun,
+            "alerts": len(one.alerts),
+            "actions": one.actions,
+        }
+
+
+def budgets_in_summary(result: RunResult, start: datetime) -> list[dict[str, Any]]:
+    """Return what `summary.json` says of budgets: the table `budget_months` in dollars and dates.
+
+    Parameters
+    ----------
+    start : calendar instant of time 0.
+
+    Returns
+    -------
+    one a budget and month, in this order. share : of the budget that was spent. overrun, first_alert.time : ISO 8601 in UTC.
+        overrun, first_alert and days_before_overrun are None where there was none.
+    """
+
+    def when(time_ns: int) -> str | None:
+        return None if time_ns == NEVER else (start + timedelta(microseconds=time_ns // NS_PER_US)).isoformat()
+
+    table = result.table("budget_months")
+    found = []
+    for row in (
+        dict(zip(table, values, strict=True)) for values in zip(*(column.tolist() for column in table.values()), strict=True)
+    ):
+        spent_nano, budget_nano, days = row["spent_nano_usd"], row["budget_nano_usd"], row["days_before_overrun"]
+        alert = {"kind": row["first_alert_kind"], "share": row["first_alert_share"], "time": when(row["first_alert_ns"])}
+        found.append({
+            **{name: row[name] for name in ("budget", "scope", "subject", "month", "partial")},
+            "budget_usd": budget_nano / NANO_PER_USD,
+            "spent_usd": spent_nano / NANO_PER_USD,
+            "share": spent_nano / budget_nano if budget_nano else None,
+            "overrun": when(row["overrun_ns"]),
+            "first_alert": alert if row["alerts"] else None,
+            "days_before_overrun": None if isnan(days) else days,
+            "alerts": row["alerts"],
+            "actions": row["actions"],
+        })  # fmt: skip
     return found
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.bins import BINS, quantile_ns
+from sim.results.budgets import budgets_in_summary
 from sim.results.energy import energy
 from sim.results.jobs import jobs_of, summarize_jobs
 from sim.results.numbers import UNASSIGNED
@@ -30,6 +31,7 @@ from sim.results.slo import (
     counts_by_period,
     counts_by_service,
 )
+from sim.results.spikes import spikes_in_summary
 from sim.results.users import users_by_service
 from sim.scenario import Scenario, Slo
 from sim.units import NANO_PER_USD, NS_PER_S
@@ -85,6 +87,8 @@ def summarize(
         "latency": latency,
         "slo": {name: _slo(counts.get(name, nothing_left), months[name], scenario.services[name].slo) for name in requests},
         "bill": charges,
+        "budgets": budgets_in_summary(result, scenario.start_instant),
+        "spikes": spikes_in_summary(result),
         "energy": energy(result, in_items, sites or {}),
         "engine": dict(engine),
         "interval": ONE_REPLICATION,

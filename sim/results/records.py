@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -209,6 +209,21 @@ class RunWriter:
         shutil.rmtree(self._parts)
         self._merged = RunResult(self._folder, {}, {})
         return self._merged
+
+    def derive(self, tables: Mapping[str, Iterable[Mapping[str, object]]]) -> None:
+        """Write tables that are computed from the merged ones.
+
+        Parameters
+        ----------
+        tables : name -> rows by column name; they replace what was merged.
+        """
+        self._parts.mkdir()
+        spool = Spool(self._parts)
+        for name, rows in tables.items():
+            for row in rows:
+                spool.append(name, row)
+        spool.merge(self._folder, tables.keys())
+        self._parts.rmdir()
 
     def commit(self, summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunResult:
         """Write summary and manifest, move everything to the target at once, and open it.

@@ -14,15 +14,18 @@ is that of IBM Cognos (from memory). The tenth, the 28 days and the five that ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from math import inf
+from math import inf, isfinite
 from statistics import fmean, median
+from typing import Any
 
 from sim.results.periods import Calendar, Period, periods
 from sim.results.records import RunResult
 from sim.results.spool import quoted
 from sim.results.why import CostFacts, decompose, facts_of
+from sim.units import NANO_PER_USD
 
 HISTORY_DAYS = 28
 LEAST_DAYS = 5
@@ -95,6 +98,44 @@ def spikes(result: RunResult) -> list[Spike]:
                 terms_nano = decompose(before, after).terms_nano
                 found.append(Spike(service, segment, day.label, costs[number], middle, z, typical.label, terms_nano))
     return sorted(found, key=lambda spike: spike.median_nano - spike.cost_nano)
+
+
+def spike_rows(found: Iterable[Spike]) -> Iterator[dict[str, object]]:
+    """Yield the rows of the table `spikes`."""
+    for spike in found:
+        yield {
+            "day": spike.day,
+            "service": spike.service,
+            "segment": spike.segment,
+            "cost_nano_usd": spike.cost_nano,
+            "median_nano_usd": float(spike.median_nano),
+            "score": spike.z,
+            "against": spike.against,
+            "cause": spike.cause,
+            "cause_nano_usd": spike.terms_nano[spike.cause],
+        }
+
+
+def spikes_in_summary(result: RunResult) -> list[dict[str, Any]]:
+    """Return what `summary.json` says of spikes: the table `spikes` in dollars, by day, service and segment.
+
+    Returns
+    -------
+    one a spike. score : the modified z-score; None where it is infinite, because the days before all cost the same.
+    """
+    table = result.table("spikes")
+    names = ("day", "service", "segment", "against", "cause")
+    return [
+        {
+            **{name: row[name] for name in names[:3]},
+            "cost_usd": row["cost_nano_usd"] / NANO_PER_USD,
+            "median_usd": row["median_nano_usd"] / NANO_PER_USD,
+            "score": row["score"] if isfinite(row["score"]) else None,
+            **{name: row[name] for name in names[3:]},
+            "cause_usd": row["cause_nano_usd"] / NANO_PER_USD,
+        }
+        for row in (dict(zip(table, values, strict=True)) for values in zip(*(one.tolist() for one in table.values()), strict=True))
+    ]
 
 
 def _alike(one: Period, other: Period) -> bool:

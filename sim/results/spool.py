@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -113,24 +113,28 @@ class Spool:
         """Return how many rows a table has so far."""
         return self._written[table] + self._held[table]
 
-    def merge(self, target: Path) -> None:
+    def merge(self, target: Path, tables: Collection[str] = TABLES.keys()) -> None:
         """Write every table, also empty ones, as `target/<table>.parquet` in the order of its key, and remove the part files.
 
         Rows of equal key stay in the order in which they were added. The cost of windows and jobs is filled from the
         attribution. The same rows give the same bytes.
+
+        Parameters
+        ----------
+        tables : those to write; all of them unless said otherwise.
         """
         for name in TABLES:
             self._flush(name)
         with connect(self._folder) as connection:
-            self._merge(connection, target)
+            self._merge(connection, target, tables)
         self.close()
 
-    def _merge(self, connection: duckdb.DuckDBPyConnection, target: Path) -> None:
+    def _merge(self, connection: duckdb.DuckDBPyConnection, target: Path, tables: Collection[str]) -> None:
         for name, table in TABLES.items():
             paths = "[" + ", ".join(quoted(str(path)) for path in self._parts[name]) + "]"
             rows = f"SELECT * FROM read_parquet({paths})" if self._parts[name] else _no_rows(table)
             connection.execute(f"CREATE VIEW {name} AS {rows}")
-        for name, table in TABLES.items():
+        for name, table in ((name, TABLES[name]) for name in tables):
             rows = _WITH_COST.get(name, f"SELECT * FROM {name}")
             # Parts are sorted; where each begins after the one before, reading them in turn needs no memory for a sort.
             order = f"ORDER BY {_order(table)}" if name in _WITH_COST or not self._in_order[name] else ""

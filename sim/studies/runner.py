@@ -11,8 +11,10 @@ from sim.control.loop import Progress, Timing, run
 from sim.control.world import World, build_world
 from sim.errors import InputError, Problem
 from sim.perf.capacity import prompt_token_s
+from sim.results.budgets import budget_months, budget_rows
 from sim.results.metrics import summarize
 from sim.results.records import RunResult, RunWriter
+from sim.results.spikes import spike_rows, spikes
 from sim.scenario.check import check
 from sim.scenario.model import Scenario
 from sim.scenario.resolve import ReplicaKind, Resolved, ResolvedPool, resolve
@@ -59,6 +61,8 @@ def simulate(scenario: Scenario, *, out: str | Path | None = None, progress: Cal
         world = build_world(resolved)
         timing = run(world, writer.spool, progress)
         tables = writer.merge()
+        tables.manifest["scenario"] = scenario.to_dict()  # what calendars and budgets are known by; the rest comes at the end
+        writer.derive({"budget_months": budget_rows(budget_months(tables)), "spikes": spike_rows(spikes(tables))})
         completed = int(tables.sql("SELECT sum(completed) AS n FROM windows")["n"][0])
         bad_rows = {name: source.bad_rows for name, source in world.sources.items()}
         summary = summarize(tables, scenario, _engine(scenario, timing, completed), bad_rows, sites(resolved))
