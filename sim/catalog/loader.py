@@ -225,8 +225,8 @@ def load_catalog(overlay: str | Path | None = None) -> Catalog:
 
     Examples
     --------
-    >>> sorted(load_catalog().grids)[:2]
-    ['all', 'eastus']
+    >>> load_catalog().grids["eastus"].gco2_per_kwh
+    322.0
     """
     if overlay is None or str(overlay) == "":
         return _package_catalog()
