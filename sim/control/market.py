@@ -8,10 +8,11 @@ import simpy
 
 from sim.billing.tariffs import Tariff
 from sim.control.nodes import NOT_REACHED, Node
+from sim.control.price_limits import PriceLimit
 from sim.control.provisioner import Provisioner
 from sim.control.zones import ZoneMarket
 from sim.policies.placement import SPOT
-from sim.units import NS_PER_S
+from sim.units import NS_PER_S, nano_usd
 
 Process = Generator[simpy.Event, None, None]
 
@@ -52,6 +53,10 @@ class SpotMarkets:
             if not market.starts_up:
                 self.machines.close(pool, zone, self)
             self.env.process(self._watch_zone(pool, zone, market))
+            most_usd = self.provisioner.world.resolved.scenario.pools[pool].spot.max_price_usd_per_hour
+            if most_usd is not None:
+                tariff, notice_ns = self.tariffs[pool][zone], self.notice_ns[pool]
+                PriceLimit(self.env, self.provisioner, (pool, zone), tariff, nano_usd(most_usd), notice_ns).start()
 
     def _price(self, pool: str, zone: str) -> int:
         return self.tariffs[pool][zone].rate(int(self.env.now)).nano_usd_per_hour if pool in self.notice_ns else 0

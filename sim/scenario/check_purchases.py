@@ -10,6 +10,9 @@ from sim.scenario.commitments import check_money
 from sim.scenario.model import PURCHASE_OPTIONS, Pool, Scenario
 from sim.scenario.owned import CAPACITY_BLOCK, OWNED, Block, Owned
 
+# Clouds whose spot machines can have a maximum price.
+MAXIMUM_PRICES = ("aws", "azure")
+
 
 def check_purchases(scenario: Scenario, catalog: Catalog, problems: Problems) -> None:
     """Add what is wrong with how the machines of all pools are bought, and with the commitments."""
@@ -24,6 +27,11 @@ def _check_pool(path: str, pool: Pool, start: str, instance: InstanceType | None
     problems.check(bought in PURCHASE_OPTIONS, f"{path}.purchase", bought, "is not a purchase option", choices=PURCHASE_OPTIONS)
     own = pool.price_usd_per_hour
     _check_operating_system(path, pool, instance, problems)
+    most = pool.spot.max_price_usd_per_hour
+    if most is not None and check_money(f"{path}.spot.max_price_usd_per_hour", most, problems):
+        priced = instance is None or instance.cloud in MAXIMUM_PRICES
+        message = "spot machines of this cloud have no maximum price"
+        problems.check(priced, f"{path}.spot.max_price_usd_per_hour", most, message, "none")
     for group, option, plain in (("owned", OWNED, Owned()), ("block", CAPACITY_BLOCK, Block())):
         unset = bought == option or getattr(pool, group) == plain
         problems.check(unset, f"{path}.{group}", bought, "has settings, but machines are not bought so", f"purchase: {option}")

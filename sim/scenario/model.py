@@ -220,11 +220,13 @@ class Spot:
     market : catalog row of a capacity process ("advisor-5-10", "aws-v100-medium", ...).
     price : catalog row of a price path, or "" for the one of the instance type.
     notice_s : from the interruption notice to the loss; None for the cloud's.
+    max_price_usd_per_hour : machines are lost, and none can be had, while the price is above it; a decimal in text, None for none.
     """
 
     market: str = "advisor-5-10"
     price: str = ""
     notice_s: float | None = None
+    max_price_usd_per_hour: str | None = None
 
 
 @dataclass

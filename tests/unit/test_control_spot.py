@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from control_kit import FIXED, poisson, scenario, tables_of
 
+from sim.billing.rates import Rate
+from sim.billing.tariffs import MachineTariff
+from sim.control.price_limits import Closing, closings
 from sim.control.zones import ZoneMarket
 from sim.policies.autoscalers.static import Static
 from sim.policies.placement import BasePlusPercentage, Placement, SpotWithOnDemandFallback
 from sim.scenario import Deployment, Pool, Scenario, Service, Spot
-from sim.units import NS_PER_S
+from sim.units import NS_PER_MINUTE, NS_PER_S
 
 
 def spot_scenario(placement: Placement, **changes: Any) -> Scenario:
@@ -119,3 +122,55 @@ def test_spot_is_never_dearer_than_on_demand(tmp_path: Path) -> None:
     spot = tables_of(spot_scenario(BasePlusPercentage(base=0)), tmp_path / "spot")
     base = tables_of(spot_scenario(BasePlusPercentage(base=3)), tmp_path / "base")
     assert 0 < sum(spot["leases"]["amount_nano_usd"]) < sum(base["leases"]["amount_nano_usd"])
+
+
+MINUTE = NS_PER_MINUTE
+
+
+def path_of(*prices: tuple[int, str]) -> tuple[Rate, ...]:
+    """A price path of (minute, USD an hour)."""
+    return tuple(Rate(minute * MINUTE, round(float(usd) * 10**9), usd, "a path", "fitted") for minute, usd in prices)
+
+
+def test_a_price_above_the_maximum_takes_machines_back_at_the_crossing(tmp_path: Path, monkeypatch: Any) -> None:
+    # The price is 2.00, 3.00 from minute 20 on, 1.00 from minute 40 on. At most 2.50: notice at minute 18, lost at minute 20, in
+    # the first hour and so free; none to be had until minute 40.
+    monkeypatch.setattr("sim.billing.tariffs.price_path", lambda *_: path_of((0, "2.0"), (20, "3.0"), (40, "1.0")))
+    monkeypatch.setattr(ZoneMarket, "changes", lambda self: iter(()))
+    monkeypatch.setattr(ZoneMarket, "life_ns", lambda self, node: None)
+    made = spot_scenario(SpotWithOnDemandFallback())
+    made.pools["spot"].spot.max_price_usd_per_hour = "2.50"
+    tables = tables_of(made, tmp_path / "run")
+    nodes, events = tables["nodes"], tables["events"]
+    ended = {
+        (nodes["cause"][index], nodes["gone_ns"][index] // MINUTE)
+        for index, pool in enumerate(nodes["pool"])
+        if pool == "spot" and nodes["requested_ns"][index] < 20 * MINUTE
+    }
+    assert ended == {("interrupted", 20)}
+    later = [at for at, pool in zip(nodes["running_ns"], nodes["pool"], strict=True) if pool == "spot" and at >= 20 * MINUTE]
+    assert later
+    assert min(later) >= 40 * MINUTE
+    kinds = list(zip(events["kind"], events["time_ns"], strict=True))
+    # one for each of the two zones
+    assert [at // MINUTE for kind, at in kinds if kind == "price_above_maximum"] == [18, 18]
+    assert [at // MINUTE for kind, at in kinds if kind == "price_below_maximum"] == [40, 40]
+    # No second is charged above the maximum, and the first machines cost nothing.
+    rows = tables["ledger"]
+    assert {price for price, option in zip(rows["unit_price"], rows["purchase"], strict=True) if option == "spot"} == {
+        "0 per hour (interrupted early)",
+        "1.0 per hour",
+    }
+
+
+def test_times_above_a_maximum_price() -> None:
+    def found(most: str, *prices: tuple[int, str]) -> list[Closing]:
+        return closings(MachineTariff(path_of(*prices)), round(float(most) * 10**9), 2 * MINUTE)
+
+    assert found("2", (0, "2"), (10, "1")) == []
+    # From the start on; and without an end.
+    assert found("1", (0, "2"), (10, "1"), (30, "3")) == [
+        Closing(0, 0, 10 * MINUTE), Closing(28 * MINUTE, 30 * MINUTE, None),
+    ]  # fmt: skip
+    # Below it for a minute, less than a notice: nobody could have had a machine for longer than that.
+    assert found("1", (0, "1"), (10, "2"), (20, "1"), (21, "2"), (30, "1")) == [Closing(8 * MINUTE, 10 * MINUTE, 30 * MINUTE)]

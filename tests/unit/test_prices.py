@@ -9,7 +9,7 @@ from commitment_kit import bill, lines, rented
 
 from sim.catalog.loader import load_catalog
 from sim.errors import InputError, Problems
-from sim.scenario import Pool, Scenario
+from sim.scenario import Pool, Scenario, Spot
 from sim.scenario.check_purchases import check_purchases
 from sim.scenario.commitments import (
     CapacityReservation,
@@ -155,4 +155,19 @@ def test_operating_systems_that_have_no_price_or_no_rule_are_refused() -> None:
         "pools.free.price_usd_per_hour",
         "pools.own.operating_system",
         "pools.google.operating_system",
+    ]
+
+
+def test_maximum_prices_of_spot_machines() -> None:
+    pools = {
+        "negative": Pool(purchase="spot", spot=Spot(max_price_usd_per_hour="-1")),
+        "google": Pool(
+            purchase="spot", instance="g2-standard-4", region="us-central1", zones=["us-central1-a"], price_usd_per_hour="1",
+            spot=Spot(max_price_usd_per_hour="2"),
+        ),
+        "fine": Pool(purchase="spot", spot=Spot(max_price_usd_per_hour="2.50")),
+    }  # fmt: skip
+    assert paths(Scenario(start="2026-01-05T00:00:00Z", pools=pools)) == [
+        "pools.negative.spot.max_price_usd_per_hour",
+        "pools.google.spot.max_price_usd_per_hour",
     ]
