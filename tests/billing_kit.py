@@ -128,7 +128,7 @@ def window_row(stream: Stream, hour: int) -> dict[str, Any]:
         "total": completed + rejected, "tpot_count": completed,
         "good_ttft": completed, "good_tpot": completed - (completed > 1), "good_e2e": completed,
         "good_all": completed - (completed > 1),
-        "missed_retried": 0, "missed_preempted": 0, "missed_kv_full": 0, "missed_queued": rejected,
+        "missed_retried": 0, "missed_preempted": 0, "missed_kv_full": 0, "missed_queued": rejected, "throttled": 0,
         "missed_slow": int(completed > 1),
         "queued_mean": 0.0, "in_flight_mean": 0.1,
         "in_flight_end": sum(ARRIVED[number][so_far]) - sum(COMPLETED[number][so_far]) - sum(REJECTED[number][so_far]),

@@ -2,6 +2,10 @@
 
 A budget sees what the ledger has written, and no more: rows are written up to two hours late, so nothing is booked sooner for its
 sake, and a budget without actions changes no other table.
+
+What an action wants may depend on the replicas that are ready, so while one is in force it is asked again whenever something
+happens to a machine or a replica, once whoever did that is done. Traffic moves before bounds do: what a bound drains is sent where
+the traffic goes by then.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ import simpy
 from sim.control.provisioner import Provisioner
 from sim.control.sink import TableSink
 from sim.control.spend import AccountClock, Hour, Spend, SpendBook
+from sim.control.traffic import TrafficRules
 from sim.control.world import World
-from sim.policies.budgets.base import ACTUAL, FORECAST, BudgetAction
+from sim.errors import Problems
+from sim.policies.budgets.base import ACTUAL, FORECAST, BudgetAction, FleetView
 from sim.registry import choice_name
 from sim.results.periods import CalendarMonth
 from sim.scenario.budgets import Budget
@@ -58,6 +64,23 @@ class Budgets:
         self._clock = account_clock(world)
         self._budgets = [_Budget(name, config, book.spends[name]) for name, config in world.resolved.scenario.budgets.items()]
         self._rows = 0
+        self._services = {name: service.deployments for name, service in world.resolved.scenario.services.items()}
+        owners = [_owner(budget, name) for budget in self._budgets for name in budget.config.actions]
+        self.traffic = TrafficRules(env, world, owners, sink, provisioner.machines.event)
+        self._check_traffic()
+        self._is_to_ask = False
+        provisioner.machines.on_change.append(self._on_change)
+
+    def _check_traffic(self) -> None:
+        problems = Problems()
+        for budget in self._budgets:
+            for name, action in budget.config.actions.items():
+                traffic = action.traffic()
+                if traffic is not None:
+                    path, (service, segment) = f"budgets.{budget.name}.actions.{name}.segment", traffic
+                    there = self.traffic.is_there(traffic)
+                    problems.check(there, path, segment, f"there is no such segment of {service}", "a segment of its workload")
+        problems.raise_if_any()
 
     def run(self) -> Generator[simpy.Event, None, None]:
         """Check at the hours of the account."""
@@ -128,11 +151,27 @@ class Budgets:
         self._enforce(budget, name, action)
 
     def _enforce(self, budget: _Budget, name: str, action: BudgetAction) -> None:
-        """Let the bounds of an action hold, which may depend on what is ready by now."""
+        """Let what an action wants hold, which may depend on what is ready by now."""
         if name in budget.acting:
-            limits = dict(action.limits(self._ready()))
+            fleet, (_, reason), owner = self._fleet(), budget.acting[name], _owner(budget, name)
+            limits = dict(action.limits(fleet))
             bounds = {deployment: limits[deployment] for deployment in limits if deployment in self.world.plane_of}
-            self.provisioner.bound(f"budgets.{budget.name}.{name}", bounds, budget.acting[name][1])
+            self.traffic.want(owner, dict(action.admitted()), dict(action.routes(fleet)), reason)
+            self.provisioner.bound(owner, bounds, reason)
+
+    def _on_change(self) -> None:
+        """Something happened to a machine or a replica: ask the actions in force again, once whoever did it is done."""
+        if not self._is_to_ask and any(budget.acting for budget in self._budgets):
+            self._is_to_ask = True
+            later = self.env.timeout(0)
+            assert later.callbacks is not None
+            later.callbacks.append(self._ask_again)
+
+    def _ask_again(self, _: simpy.Event) -> None:
+        self._is_to_ask = False
+        for budget in self._budgets:
+            for name in list(budget.acting):
+                self._enforce(budget, name, budget.config.actions[name])
 
     def _end_with_the_month(self, budget: _Budget, begun: Hour) -> None:
         for name, (month, _) in list(budget.acting.items()):
@@ -142,10 +181,12 @@ class Budgets:
     def _end(self, budget: _Budget, name: str, share: float, reason: str) -> None:
         del budget.acting[name]
         self._tell(budget, ENDS, share, name, reason)
-        self.provisioner.bound(f"budgets.{budget.name}.{name}", {}, reason)
+        self.traffic.want(_owner(budget, name), {}, {}, reason)
+        self.provisioner.bound(_owner(budget, name), {}, reason)
 
-    def _ready(self) -> dict[str, int]:
-        return {name: sum(replica.is_ready for replica in self.provisioner.of(name)) for name in self.world.plane_of}
+    def _fleet(self) -> FleetView:
+        ready = {name: sum(replica.is_ready for replica in self.provisioner.of(name)) for name in self.world.plane_of}
+        return FleetView(ready, self._services)
 
     @property
     def _now_ns(self) -> int:
@@ -164,6 +205,10 @@ class Budgets:
 
 
 _NAMES = {ACTUAL: "the spend", FORECAST: "the forecast"}
+
+
+def _owner(budget: _Budget, action: str) -> str:
+    return f"budgets.{budget.name}.{action}"
 
 
 def _of(amount_nano: int, config: Budget) -> str:

@@ -34,7 +34,8 @@ from sim.units import NS_PER_S, duration_ns
 
 IntArray = npt.NDArray[np.int64]
 
-_LEFT = ("completed", "failed", "abandoned", "rejected_full", "rejected_too_long")
+_REJECTED = ("rejected_full", "rejected_too_long", "rejected_throttled")
+_LEFT = ("completed", "failed", "abandoned", *_REJECTED)
 _SUMMED = (
     "arrived",
     "completed",
@@ -331,7 +332,8 @@ class Meter:
             "service": stream.service,
             "segment": stream.segment,
             **{name: change[name] for name in _SUMMED},
-            "rejected": change["rejected_full"] + change["rejected_too_long"],
+            "rejected": sum(change[name] for name in _REJECTED),
+            "throttled": change["rejected_throttled"],
             "prompt_tokens": 0 if self.in_items[number] else change["completed_prompt_tokens"],
             "output_tokens": 0 if self.in_items[number] else change["completed_output_tokens"],
             "items": change["completed_prompt_tokens"] if self.in_items[number] else 0,

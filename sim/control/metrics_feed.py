@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sim.control.fleet import IntArray, Roster
 from sim.control.world import Plane
 from sim.dataplane.engine import View
-from sim.dataplane.layout import ARRIVED
+from sim.dataplane.layout import ARRIVED, N_REJECTED_THROTTLED
 from sim.policies.base import POD_METRICS, MetricTiming, Samples
 from sim.units import NS_PER_S
 
@@ -156,7 +156,9 @@ class MetricsFeed:
 
     def _total(self, name: str, view: View, last: _Scrape | None) -> int:
         if name == "requests_per_s":
-            return int(view.counters[self._streams, ARRIVED].sum())
+            # A request that a budget turns away is no demand: more replicas would not serve it.
+            counters = view.counters[self._streams]
+            return int(counters[:, ARRIVED].sum() - counters[:, N_REJECTED_THROTTLED].sum())
         level: list[int] = (view.queued if name == "queue" else view.in_flight).tolist()
         so_far: int = 0 if last is None else last.totals[name]
         return sum([level[stream] for stream in self._streams], so_far)

@@ -32,6 +32,7 @@ from sim.dataplane.layout import (
     N_COMPLETED,
     N_FAILED,
     N_REJECTED_FULL,
+    N_REJECTED_THROTTLED,
     N_REJECTED_TOO_LONG,
 )
 from sim.domain.cost_lines import (
@@ -56,7 +57,7 @@ BYTES_PER_GB = 10**9
 # Application Load Balancer: an LCU is the most of 25 new connections a second, 3,000 active connections and 1 GB an hour; rules are
 # not counted. From memory, assumed, 2026-11-23.
 LCU_NEW_PER_HOUR, LCU_ACTIVE, LCU_BYTES_PER_HOUR = 25 * 3_600, 3_000, BYTES_PER_GB
-_LEFT = (N_COMPLETED, N_FAILED, N_ABANDONED, N_REJECTED_FULL, N_REJECTED_TOO_LONG)
+_LEFT = (N_COMPLETED, N_FAILED, N_ABANDONED, N_REJECTED_FULL, N_REJECTED_TOO_LONG, N_REJECTED_THROTTLED)
 _US_PER_HOUR = NS_PER_HOUR // 1_000
 
 Weights = dict[tuple[str, int], float]

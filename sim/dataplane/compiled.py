@@ -2,179 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.dataplane import kernel, layout
 from sim.dataplane import kernel_doors as doors
 from sim.dataplane import kernel_layout as k
-from sim.dataplane.engine import DataPlane, Hit, IntArray, PlaneConfig, ReplicaTotals, View, Watch, backlog_rows, checked_rows
+from sim.dataplane import layout
+from sim.dataplane.compiled_feed import Feeding, pieces
+from sim.dataplane.engine import Hit, IntArray, ReplicaTotals, View, Watch, backlog_rows, checked_share
 from sim.dataplane.kernel_looking import COUNTER_COUNT, FLOAT_COLUMNS, REPLICA_COLUMNS, STREAM_COLUMNS
-from sim.dataplane.memory import Memory
-from sim.domain.traffic import BLOCK_DTYPES, ClosedClients, RequestBlock
+from sim.domain.traffic import RequestBlock
 from sim.perf.steptime import FRACTION_BITS, ONE_NS_FX
-from sim.policies.routers import comparable
 from sim.units import NS_PER_S, NS_PER_US
-
-ROW_COLUMNS = (
-    "arrival_ns",
-    "prompt_tokens",
-    "output_tokens",
-    "stream",
-    "session",
-    "turn",
-    "prefix",
-    "prefix_tokens",
-    "deadline_ns",
-    "tag",
-    "client",
-)
-
 
 VIEW_FIELDS = tuple(field.name for field in fields(View))
 
 
-def _columns(block: RequestBlock) -> tuple[npt.NDArray[Any], ...]:
-    """The columns of a block as the kernel wants them: contiguous, writeable, the random word as a signed integer."""
-    columns = []
-    for name in BLOCK_DTYPES:
-        column = np.require(getattr(block, name), requirements=["C", "W", "A"])
-        columns.append(column.view(np.int64) if name == "tag" else column)
-    return tuple(columns)
-
-
-def _pieces(block: RequestBlock, size: int) -> Iterator[IntArray]:
-    """The rows of a block as the kernel wants them one by one, so many at a time."""
-    columns = [getattr(block, name) for name in ROW_COLUMNS]
-    rows = np.stack([column.view(np.int64) if column.dtype == np.uint64 else column.astype(np.int64) for column in columns], 1)
-    for at in range(0, len(rows), size):
-        yield rows[at : at + size]
-
-
-class CompiledPlane(DataPlane):
+class CompiledPlane(Feeding):
     """The Numba engine: it jumps over decode steps in closed form."""
-
-    def __init__(self, config: PlaneConfig, arrivals: Iterable[RequestBlock], clients: ClosedClients | None = None) -> None:
-        self.config, self.clients = config, clients
-        self.memory = Memory(config, clients.clients if clients else 0)
-        self.index_of: dict[int, int] = {}
-        self.hits: deque[Hit] = deque()
-        self.retired: list[ReplicaTotals] = []
-        self.replicas_added = self.draining = 0
-        self._records: list[IntArray] = []
-        self._nothing = np.zeros(0, np.int64)
-        self._blocks = checked_rows(config, arrivals)
-        # By place in `config.backlogs`: what was submitted, in pieces of rows.
-        self._submitted: list[deque[Iterator[IntArray]]] = [deque() for _ in config.backlogs]
-        self._block = _columns(RequestBlock.of(arrival_ns=()))
-        self._client_rows = [self._rows_of(client) for client in range(self.memory.clients)]
-        for client in range(self.memory.clients):
-            self._feed_client(client, config.start_ns)
-
-    # Feeding the kernel
-
-    def _rows_of(self, client: int) -> Iterator[IntArray]:
-        """Rows of a client, a few at a time."""
-        assert self.clients is not None
-        number = 0
-        while len(block := self.clients.rows(client, number)):
-            for checked in checked_rows(self.config, [block]):
-                yield from _pieces(checked, k.ROWS_AT_HAND)
-            number += 1
-
-    def _feed_client(self, client: int, from_ns: int) -> None:
-        rows = next(self._client_rows[client], None)
-        if rows is None:
-            return
-        m = self.memory.m
-        at = int(m[k.CLIENTS_AT]) + client * k.CLIENT_WIDTH
-        m[at + k.C_NEXT], m[at + k.C_COUNT] = 0, len(rows)
-        m[at + k.C_ROWS : at + k.C_ROWS + rows.size] = rows.ravel()
-        doors.schedule_client(m, client, from_ns, int(m[k.CLIENT_LEAVES]))
-
-    def _feed_clients(self) -> None:
-        m = self.memory.m
-        pending = self.memory.region(k.PENDING_CLIENTS_AT)[: int(m[k.PENDING_CLIENTS]) * k.PENDING_WIDTH].copy()
-        m[k.PENDING_CLIENTS] = 0
-        for client, from_ns in pending.reshape(-1, k.PENDING_WIDTH).tolist():
-            self._feed_client(client, from_ns)
-
-    def _feed_backlogs(self) -> None:
-        """Let every backlog have the rows at hand that one event could take."""
-        memory = self.memory
-        m = memory.m
-        while memory.backlog_need and m[k.SLOT_CAPACITY] - m[k.IN_FLIGHT] <= memory.backlog_need:
-            memory.grow(slots=2)
-            m = memory.m
-        m[k.BACKLOG_LOW] = 0
-        backlogs = memory.region(k.BACKLOGS_AT).reshape(-1, memory.backlog_width)
-        for backlog, submitted in zip(backlogs, self._submitted, strict=True):
-            while backlog[k.B_COUNT] - backlog[k.B_NEXT] < memory.backlog_need and submitted:
-                rows = next(submitted[0], None)
-                if rows is None:
-                    submitted.popleft()
-                    continue
-                left = backlog[k.B_ROWS + backlog[k.B_NEXT] * k.ROW_WIDTH : k.B_ROWS + backlog[k.B_COUNT] * k.ROW_WIDTH].copy()
-                all_rows = np.concatenate([left, rows.ravel()])
-                backlog[k.B_ROWS : k.B_ROWS + len(all_rows)] = all_rows
-                backlog[k.B_NEXT], backlog[k.B_COUNT] = 0, len(all_rows) // k.ROW_WIDTH
-            backlog[k.B_FINISHED] = not submitted
-
-    def _next_block(self) -> None:
-        for block in self._blocks:
-            if len(block):
-                self._block = _columns(block)
-                self.memory.m[k.NEXT_ARRIVAL] = 0
-                return
-        self.memory.m[k.LAST_BLOCK] = 1
-
-    def _call(self, redispatched: IntArray, until_ns: int) -> int:
-        """Let the kernel work until it has reached its end or a watch fires, giving it what it asks for."""
-        memory = self.memory
-        while True:
-            reason: int = kernel.advance(memory.m, memory.f, redispatched, until_ns, *self._block)
-            if reason == k.REACHED or reason == k.HIT:
-                return reason
-            if reason == k.NEEDS_ARRIVALS:
-                self._next_block()
-            elif reason == k.NEEDS_ROWS:
-                self._feed_clients()
-            elif reason == k.NEEDS_SLOTS:
-                memory.grow(slots=2)
-            elif reason == k.NEEDS_HEAP:
-                memory.grow(heap=2)
-            elif reason == k.NEEDS_BACKLOG:
-                self._feed_backlogs()
-            elif reason == k.NEEDS_RECORDS:
-                self._keep_records()
-            else:
-                self._ask_router()
-
-    def _keep_records(self) -> None:
-        m = self.memory.m
-        if m[k.RECORDS]:
-            self._records.append(self.memory.region(k.RECORDS_AT)[: int(m[k.RECORDS]) * k.RECORD_WIDTH].copy())
-            m[k.RECORDS] = 0
-
-    def _ask_router(self) -> None:
-        """Score the candidates for the undecided request with a router that could not be compiled."""
-        m, router = self.memory.m, self.config.router
-        q, params = self._request(m[k.UNDECIDED]), router.params()
-        scores = []
-        for index in range(int(m[k.REPLICAS_USED])):
-            r = self._row(index)
-            if doors.is_candidate(m, r, q):
-                spec = self.config.specs[m[r + k.R_SPEC]]
-                outstanding, running, reserved = (int(m[r + word]) for word in (k.R_OUTSTANDING, k.R_RUNNING, k.R_RESERVED))
-                load = outstanding + int(m[r + k.R_BACKLOG])
-                features = (load, load - running, running, reserved, spec.kv_tokens, spec.seats, spec.weight)
-                scores.append((comparable(router.score(features, params)), index))
-        m[k.CHOICE] = min(scores)[1]
 
     # Time
 
@@ -218,9 +66,6 @@ class CompiledPlane(DataPlane):
             self.hits.append(Hit(time_ns, Watch(reason), subject))
 
     # What control may do
-
-    def _row(self, index: int) -> int:
-        return int(self.memory.m[k.REPLICAS_AT]) + index * self.memory.replica_width
 
     def _at(self, t_ns: int) -> None:
         if t_ns != self.now_ns:
@@ -274,9 +119,6 @@ class CompiledPlane(DataPlane):
     def _heap(self, r: int) -> int:
         m = self.memory.m
         return int(m[k.HEAPS_AT] + m[r + k.R_INDEX] * m[k.HEAP_CAPACITY])
-
-    def _request(self, slot: int) -> int:
-        return int(self.memory.m[k.SLOTS_AT] + slot * k.SLOT_WIDTH)
 
     def _queue(self, number: int) -> int:
         return int(self.memory.m[k.QUEUES_AT]) + number * self.memory.queue_width
@@ -362,7 +204,7 @@ class CompiledPlane(DataPlane):
         t = int(m[k.STREAMS_AT]) + stream * k.STREAM_WIDTH
         was_empty = not doors.has_backlog(m, t)
         self._submitted[number].append(
-            piece for block in backlog_rows(self.config, stream, blocks) for piece in _pieces(block, self.memory.backlog_rows // 2)
+            piece for block in backlog_rows(self.config, stream, blocks) for piece in pieces(block, self.memory.backlog_rows // 2)
         )
         self._feed_backlogs()
         m = self.memory.m
@@ -388,6 +230,25 @@ class CompiledPlane(DataPlane):
         m[k.STALE_NS] = max(int(m[k.STALE_NS]), end_ns)
         m[r + k.R_LEFT], m[r + k.R_WAKE_NS] = 0, layout.NEVER_NS
         doors.touch(m, r)
+
+    def throttle(self, t_ns: int, stream: int, admitted: int) -> None:
+        self._at(t_ns)
+        m = self.memory.m
+        m[m[k.STREAMS_AT] + stream * k.STREAM_WIDTH + k.T_ADMITTED] = checked_share(self.config, stream, admitted)
+
+    def route(self, t_ns: int, stream: int, specs: Iterable[int]) -> None:
+        self._at(t_ns)
+        memory, route = self.memory, self.config.route(stream, specs)
+        if route == self.routes[stream]:
+            return
+        self.routes[stream] = route
+        memory.set_route(stream, route.specs, route.longest)
+        unrouted = all(one == self.config.everywhere(number) for number, one in enumerate(self.routes))
+        memory.m[k.UNIFORM] = memory.uniform and unrouted
+        for index in range(int(memory.m[k.REPLICAS_USED])):
+            doors.pull_again(memory.m, memory.f, self._row(index))
+            self._feed_backlogs()
+        self._look_around()
 
     def _lose_work(self, r: int) -> list[int]:
         """Charge to lost what a dying replica has done for the requests on it; return them all."""

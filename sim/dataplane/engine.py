@@ -10,7 +10,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from sim.dataplane.layout import COUNTERS, FRAGMENT_TOKENS, NEVER_NS
+from sim.dataplane.layout import ALL_ADMITTED, COUNTERS, FRAGMENT_TOKENS, NEVER_NS
 from sim.domain.traffic import ClosedClients, RequestBlock
 from sim.perf.steptime import ONE_NS_FX, StepModel
 from sim.policies.routers import LeastOutstanding, Router
@@ -172,6 +172,29 @@ class PlaneConfig:
         """Most prompt + output tokens a request of a stream may have before it is `too_long` everywhere."""
         return max((spec.longest for spec in self.specs if spec.accepts(stream)), default=0)
 
+    def takers(self, stream: int) -> frozenset[int]:
+        """Numbers of the specs that accept a stream."""
+        return frozenset(number for number, spec in enumerate(self.specs) if spec.accepts(stream))
+
+    def everywhere(self, stream: int) -> Route:
+        """The route of a stream to all the specs that accept it, which every stream has at first."""
+        return Route(self.takers(stream), self.longest(stream))
+
+    def route(self, stream: int, specs: Iterable[int]) -> Route:
+        """The route of a stream to some of the specs that accept it.
+
+        Raises
+        ------
+        ValueError : no such stream; no spec at all; a spec that does not accept the stream.
+        """
+        wanted = frozenset(specs)
+        if not 0 <= stream < len(self.streams):
+            raise ValueError(f"there is no stream {stream}")
+        takers = self.takers(stream)
+        if not wanted or not wanted <= takers:
+            raise ValueError(f"stream {stream} cannot be routed to the specs {sorted(wanted)}: it goes to {sorted(takers)}")
+        return Route(wanted, max(self.specs[number].longest for number in wanted))
+
     def goes_to_batchers(self, stream: int) -> bool:
         """Whether the replicas that accept a stream are batchers."""
         return any(spec.batcher is not None and spec.accepts(stream) for spec in self.specs)
@@ -193,11 +216,29 @@ class PlaneConfig:
         return tuple(sorted({rule.priority for rule in self.streams}, reverse=True))
 
 
+@dataclass(frozen=True)
+class Route:
+    """To which specs the requests of a stream go.
+
+    Parameters
+    ----------
+    specs : their numbers. longest : most prompt and output tokens that one of them could hold; a request that is longer goes to any
+        spec that accepts its stream, or it would wait for ever.
+    """
+
+    specs: frozenset[int]
+    longest: int
+
+    def allows(self, spec: int, tokens: int) -> bool:
+        """Whether a request of so many tokens is sent to replicas of a spec that accepts its stream."""
+        return spec in self.specs or tokens > self.longest
+
+
 class Watch(IntEnum):
     """Why an engine may stop before `until`. DRAINED is always on, the others fire once and must be set again."""
 
     DRAINED = 0  # subject: replica id
-    ARRIVAL_WITHOUT_CAPACITY = 1  # subject: service queue; an arrival finds no replica that accepts its stream
+    ARRIVAL_WITHOUT_CAPACITY = 1  # subject: service queue; an arrival finds no replica that it could go to
     QUEUE_ABOVE = 2  # subject: service queue, level: n; its length is above n
     BACKLOG_EMPTY = 3  # subject: stream; its last request left, and nothing is left in its backlog
     IDLE_SINCE = 4  # subject: replica id, level: d; idle for d nanoseconds
@@ -341,6 +382,32 @@ class DataPlane(ABC):
         """Remove replicas together, at once; started requests lose their work and retry or fail, the others are redispatched."""
 
     @abstractmethod
+    def throttle(self, t_ns: int, stream: int, admitted: int) -> None:
+        """From now on admit `admitted` of 2^20 new arrivals of a stream; all of them with `layout.ALL_ADMITTED`.
+
+        One is admitted if `mix64(tag, 0, THROTTLE) >> 44 < admitted`: a draw of its own random word, so that a larger share admits
+        those of a smaller one and some more. The others leave at once as `throttled`. Whatever is in the system stays, and is never
+        throttled when it is dispatched again; neither are the rows of a backlog.
+
+        Raises
+        ------
+        ValueError : no such stream; a share out of range.
+        """
+
+    @abstractmethod
+    def route(self, t_ns: int, stream: int, specs: Iterable[int]) -> None:
+        """From now on dispatch, redispatch and pull requests of a stream only to replicas of these specs; all of them undo it.
+
+        A request too long for all of these specs goes to any that accepts the stream. Requests that wait or run on a replica stay
+        there, and those of a backlog are not routed. If it is another route than before, all replicas pull, by index: what waits in
+        a service queue may now go to some of them.
+
+        Raises
+        ------
+        ValueError : no such stream; no spec at all; a spec that does not accept the stream.
+        """
+
+    @abstractmethod
     def watch(self, t_ns: int, reason: Watch, subject: int, level: int = 0) -> None:
         """Arm a watch; one that holds already fires at the next `advance`."""
 
@@ -398,3 +465,17 @@ def checked_rows(config: PlaneConfig, blocks: Iterable[RequestBlock]) -> Iterato
         if batched and (block.output_tokens[np.isin(block.stream, batched)] != 1).any():
             raise ValueError("a request to a batcher has output_tokens = 1: its answer comes in one piece")
         yield block
+
+
+def checked_share(config: PlaneConfig, stream: int, admitted: int) -> int:
+    """Return the admitted share of a throttle.
+
+    Raises
+    ------
+    ValueError : no such stream; a share out of range.
+    """
+    if not 0 <= stream < len(config.streams):
+        raise ValueError(f"there is no stream {stream}")
+    if not 0 <= admitted <= ALL_ADMITTED:
+        raise ValueError(f"admitted = {admitted}: must be 0 to {ALL_ADMITTED}")
+    return admitted

@@ -108,7 +108,7 @@ from sim.dataplane.kernel_parts import (
     slot_at,
     slot_of,
 )
-from sim.dataplane.kernel_queues import arrive
+from sim.dataplane.kernel_queues import arrive, throttled
 from sim.dataplane.kernel_routing import (
     choose,
     give,
@@ -120,6 +120,7 @@ from sim.dataplane.kernel_routing import (
 )
 from sim.dataplane.layout import (
     NEVER_NS,
+    REJECTED_THROTTLED,
     REJECTED_TOO_LONG,
 )
 
@@ -238,6 +239,9 @@ def advance(
             t = m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH
             if m[q + Q_PROMPT] + m[q + Q_OUTPUT] > m[t + T_LONGEST]:
                 leave(m, q, REJECTED_TOO_LONG)
+                continue
+            if throttled(m, q):
+                leave(m, q, REJECTED_THROTTLED)
                 continue
             change_queued(m, t, 1)
             slot = slot_of(m, q)

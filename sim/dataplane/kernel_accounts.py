@@ -125,11 +125,14 @@ from sim.dataplane.layout import (
     N_COMPLETED,
     N_FAILED,
     N_REJECTED_FULL,
+    N_REJECTED_THROTTLED,
     N_REJECTED_TOO_LONG,
     RECORD_SAMPLE,
     REJECTED_CLIENT_PAUSE_NS,
     REJECTED_FULL,
+    REJECTED_THROTTLED,
     REJECTED_TOO_LONG,
+    REJECTIONS,
     TPOT,
     TPOT_COUNT,
     TPOT_NS,
@@ -306,7 +309,7 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
     """A request leaves the system; a closed-loop client thinks and sends its next one."""
     now_ns, stream = m[NOW_NS], m[q + Q_STREAM]
     t = m[STREAMS_AT] + stream * STREAM_WIDTH
-    net_ns, good = 0, outcome in (UNFINISHED, REJECTED_TOO_LONG)
+    net_ns, good = 0, outcome in (UNFINISHED, REJECTED_TOO_LONG, REJECTED_THROTTLED)
     if outcome == COMPLETED:
         net_ns = m[m[SPECS_AT] + m[m[REPLICAS_AT] + m[q + Q_INDEX] * m[REPLICA_WIDTH] + R_SPEC] * SPEC_WIDTH + S_NET_NS]
         arrival_ns = m[q + Q_ARRIVAL_NS]
@@ -319,6 +322,8 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
         m[t + T_COUNTERS + N_REJECTED_FULL] += 1
     elif outcome == REJECTED_TOO_LONG:
         m[t + T_COUNTERS + N_REJECTED_TOO_LONG] += 1
+    elif outcome == REJECTED_THROTTLED:
+        m[t + T_COUNTERS + N_REJECTED_THROTTLED] += 1
     if not good:
         count_missed(m, q, t, outcome)
     record(m, q, net_ns, outcome)
@@ -332,7 +337,7 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
     if m[q + Q_SOURCE] == FROM_CLIENT:
         if outcome == COMPLETED:
             m[m[CLIENT_DONE_AT] + m[q + Q_CLIENT] * m[STREAMS] + stream] = now_ns
-        rejected = outcome in (REJECTED_FULL, REJECTED_TOO_LONG)
-        schedule_client(m, m[q + Q_CLIENT], now_ns + (REJECTED_CLIENT_PAUSE_NS if rejected else 0), m[CLIENT_LEAVES])
+        pause_ns = REJECTED_CLIENT_PAUSE_NS if outcome in REJECTIONS else 0
+        schedule_client(m, m[q + Q_CLIENT], now_ns + pause_ns, m[CLIENT_LEAVES])
     m[q + Q_NEXT] = m[FREE_SLOT]
     m[FREE_SLOT] = slot_of(m, q)

@@ -23,6 +23,7 @@ from sim.dataplane.kernel_queues import check_above as queues_check_above
 from sim.dataplane.kernel_queues import forget as queues_forget
 from sim.dataplane.kernel_queues import pull as queues_pull
 from sim.dataplane.kernel_routing import is_candidate as routing_is_candidate
+from sim.dataplane.kernel_routing import pull_again as routing_pull_again
 from sim.dataplane.kernel_routing import touch as routing_touch
 from sim.dataplane.kernel_steps import account_busy as steps_account_busy
 from sim.dataplane.kernel_steps import charge_shares as steps_charge_shares
@@ -117,6 +118,12 @@ def run_fx(m: IntArray, r: int, steps: int) -> int:
 def pull(m: IntArray, r: int, most: int) -> None:
     """`kernel_queues.pull`."""
     queues_pull(words(m), r, most)
+
+
+@compiled(types.void(INT_ARRAY, FLOAT_ARRAY, INT))
+def pull_again(m: IntArray, f: FloatArray, r: int) -> None:
+    """`kernel_routing.pull_again`."""
+    routing_pull_again(words(m), words(f), r)
 
 
 @compiled(types.void(INT_ARRAY, FLOAT_ARRAY, INT))

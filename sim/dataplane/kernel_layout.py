@@ -1,6 +1,7 @@
 """Where everything lies in the memory of the compiled engine: one array of int64 words, seen as floats where a word is a float.
 
-Regions: control words, replica specs, tables of steps and batchers, streams, service queues, backlogs and their next rows,
+Regions: control words, replica specs, for every spec and stream whether it accepts it and which requests it gets (those of more
+tokens than the word in ABOVE_AT), tables of steps and batchers, streams, service queues, backlogs and their next rows,
 histograms, replicas, their heaps of decoding sequences, the three trees over replicas (next wake, outstanding requests, timer),
 the tree over clients and their next rows, the ring of seconds, hits, records, what a score is computed from, request slots. A
 region starts at the control word named `..._AT`; rows inside it have a fixed width. Requests and replicas are named by their
@@ -21,16 +22,16 @@ FAR = 1 << 62
 # Control words.
 (
     NOW_NS, UNIFORM, ROUTER, LAST_PICK, RECORD_ONE_IN, SPECS, STREAMS, QUEUES, LEVELS, CLIENTS,
-    SPECS_AT, ACCEPTS_AT, STREAMS_AT, QUEUES_AT, HISTOGRAMS_AT, REPLICAS_AT, HEAPS_AT, WAKES_AT, COUNTS_AT, TIMERS_AT, CLIENTS_AT,
-    CLIENT_TIMES_AT, PENDING_CLIENTS_AT, RING_AT, HITS_AT, RECORDS_AT, SLOTS_AT, TABLES_AT, BACKLOGS_AT, SCORES_AT,
+    SPECS_AT, ACCEPTS_AT, ABOVE_AT, STREAMS_AT, QUEUES_AT, HISTOGRAMS_AT, REPLICAS_AT, HEAPS_AT, WAKES_AT, COUNTS_AT, TIMERS_AT,
+    CLIENTS_AT, CLIENT_TIMES_AT, PENDING_CLIENTS_AT, RING_AT, HITS_AT, RECORDS_AT, SLOTS_AT, TABLES_AT, BACKLOGS_AT, SCORES_AT,
     REPLICA_WIDTH, REPLICA_CAPACITY, HEAP_CAPACITY, CLIENT_LEAVES, SLOT_CAPACITY, HIT_CAPACITY, RECORD_CAPACITY,
     REPLICAS_USED, FREE_SLOT, REQUESTS, IN_FLIGHT, QUEUED, QUEUE_CHANGED, WATCHES,
     HITS, RECORDS, PENDING_CLIENTS, STALE_NS, RING_S, RING_LAST_NS, NEXT_ARRIVAL, LAST_BLOCK,
     REDISPATCHING, NEXT_REDISPATCH, UNDECIDED, CHOICE, STEPPED,
     BACKLOGS, BACKLOG_WIDTH, BACKLOG_NEED, BACKLOG_LOW, OFFERED, FLUSHING,
     SCORE, CLIENT_DONE_AT,
-) = range(65)  # fmt: skip
-CONTROL_WORDS = 65
+) = range(66)  # fmt: skip
+CONTROL_WORDS = 66
 
 # Words of a replica spec; from S_TOKEN_J to S_WEIGHT they are floats. Places in the tables: S_TOKENS and S_SAMPLED of the step
 # model (rows of ENTRY_WIDTH words, the last index beside them), S_CONTEXTS (for B sequences, at index B, S_KNOTS pieces of
@@ -54,11 +55,11 @@ PIECE_WIDTH = 5
 
 # Words of a stream: its rules, watch, integrals over time and counters.
 (
-    T_QUEUE, T_LEVEL, T_ATTEMPTS, T_TIMEOUT_NS, T_TTFT_NS, T_TPOT_NS, T_E2E_NS, T_LONGEST, T_WATCH_EMPTY,
+    T_QUEUE, T_LEVEL, T_ATTEMPTS, T_TIMEOUT_NS, T_TTFT_NS, T_TPOT_NS, T_E2E_NS, T_LONGEST, T_ADMITTED, T_WATCH_EMPTY,
     T_BACKLOG, T_BATCHER_QUEUE, T_LATE_WAITS,
     T_QUEUED, T_QUEUED_NS, T_QUEUED_US, T_QUEUED_SINCE, T_FLYING, T_FLYING_NS, T_FLYING_US, T_FLYING_SINCE,
-) = range(20)  # fmt: skip
-T_COUNTERS = 20
+) = range(21)  # fmt: skip
+T_COUNTERS = 21
 STREAM_WIDTH = T_COUNTERS + len(COUNTERS)
 HISTOGRAM_WIDTH = len(LATENCIES) * BINS
 

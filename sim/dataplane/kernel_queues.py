@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import types
 
 from sim.dataplane.engine import IntArray
 from sim.dataplane.kernel_accounts import change_in_flight, change_queued, hit, leave
 from sim.dataplane.kernel_layout import (
-    ACCEPTS_AT,
+    ABOVE_AT,
     FREE_SLOT,
     FROM_BACKLOG,
     LEVELS,
@@ -69,6 +70,7 @@ from sim.dataplane.kernel_layout import (
     STREAM_WIDTH,
     STREAMS,
     STREAMS_AT,
+    T_ADMITTED,
     T_COUNTERS,
     T_LATE_WAITS,
     T_LEVEL,
@@ -79,8 +81,8 @@ from sim.dataplane.kernel_layout import (
     WATCH_ABOVE,
     WATCHES,
 )
-from sim.dataplane.kernel_parts import INT, INTS, append, compiled, slot_at, unlink
-from sim.dataplane.layout import ABANDONED, ARRIVED, FRAGMENT_TOKENS, NEVER_NS
+from sim.dataplane.kernel_parts import INT, INTS, append, compiled, mix, slot_at, unlink
+from sim.dataplane.layout import ABANDONED, ADMITTED_BITS, ALL_ADMITTED, ARRIVED, FRAGMENT_TOKENS, NEVER_NS, THROTTLE
 
 
 @compiled(INT(INTS, INT, INT, INT, INT, INT, INT, INT, INT, INT))
@@ -180,14 +182,23 @@ def check_above(m: IntArray, u: int, number: int) -> None:
         hit(m, WATCH_ABOVE, number)
 
 
+@compiled(types.boolean(INTS, INT))
+def throttled(m: IntArray, q: int) -> bool:
+    """Whether an arrival is not among those that are admitted of its stream."""
+    admitted = m[m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH + T_ADMITTED]
+    return admitted < ALL_ADMITTED and int(mix(m[q + Q_TAG], 0, THROTTLE) >> np.uint64(64 - ADMITTED_BITS)) >= admitted
+
+
+@compiled(types.boolean(INTS, INT, INT))
+def may_go(m: IntArray, r: int, q: int) -> bool:
+    """Whether a request is sent to replicas of this spec."""
+    return m[m[ABOVE_AT] + m[r + R_SPEC] * m[STREAMS] + m[q + Q_STREAM]] < m[q + Q_PROMPT] + m[q + Q_OUTPUT]
+
+
 @compiled(types.boolean(INTS, INT, INT))
 def fits(m: IntArray, r: int, q: int) -> bool:
-    """Whether a replica accepts the stream of a request and could ever hold it."""
-    spec = m[r + R_SPEC]
-    return (
-        m[m[ACCEPTS_AT] + spec * m[STREAMS] + m[q + Q_STREAM]] != 0
-        and m[q + Q_PROMPT] + m[q + Q_OUTPUT] <= m[m[SPECS_AT] + spec * SPEC_WIDTH + S_LONGEST]
-    )
+    """Whether a request is sent to replicas of this spec and could ever run there."""
+    return may_go(m, r, q) and m[q + Q_PROMPT] + m[q + Q_OUTPUT] <= m[m[SPECS_AT] + m[r + R_SPEC] * SPEC_WIDTH + S_LONGEST]
 
 
 @compiled(types.boolean(INTS, INT))

@@ -20,7 +20,6 @@ from sim.dataplane.kernel_batching import (
     start_step,
 )
 from sim.dataplane.kernel_layout import (
-    ACCEPTS_AT,
     ASK,
     BY_DRAW,
     BY_OUTSTANDING,
@@ -70,7 +69,6 @@ from sim.dataplane.kernel_layout import (
     SPEC_WIDTH,
     SPECS_AT,
     STREAM_WIDTH,
-    STREAMS,
     STREAMS_AT,
     T_QUEUE,
     U_LENGTH,
@@ -95,7 +93,7 @@ from sim.dataplane.kernel_parts import (
     slot_at,
     slot_of,
 )
-from sim.dataplane.kernel_queues import check_above, enqueue, expire_heads, first_waiting, fits, has_room, queue_at
+from sim.dataplane.kernel_queues import check_above, enqueue, expire_heads, first_waiting, fits, has_room, may_go, pull, queue_at
 from sim.dataplane.kernel_steps import (
     passed_ns,
     wake_after,
@@ -259,15 +257,14 @@ def give(m: IntArray, f: FloatArray, index: int, q: int, is_new: bool) -> None:
 @compiled(types.void(INTS, INT))
 def wait(m: IntArray, q: int) -> None:
     """An arrival that finds no room waits in its service queue, or is turned away."""
-    stream = m[q + Q_STREAM]
-    t = m[STREAMS_AT] + stream * STREAM_WIDTH
+    t = m[STREAMS_AT] + m[q + Q_STREAM] * STREAM_WIDTH
     number = m[t + T_QUEUE]
     u = queue_at(m, number)
     if m[u + U_WATCH_NOBODY]:
         nobody = True
         for index in range(m[REPLICAS_USED]):
             r = m[REPLICAS_AT] + index * m[REPLICA_WIDTH]
-            if m[r + R_ACCEPTING] == 1 and m[m[ACCEPTS_AT] + m[r + R_SPEC] * m[STREAMS] + stream]:
+            if m[r + R_ACCEPTING] == 1 and may_go(m, r, q):
                 nobody = False
         if nobody:
             m[u + U_WATCH_NOBODY] = 0
@@ -284,6 +281,19 @@ def wait(m: IntArray, q: int) -> None:
     m[QUEUED] += 1
     m[QUEUE_CHANGED] = 1
     check_above(m, u, number)
+
+
+@compiled(types.void(INTS, FLOATS, INT))
+def pull_again(m: IntArray, f: FloatArray, r: int) -> None:
+    """A route has changed: a replica takes what it may have now, and starts a step or ends its run at the next boundary."""
+    outstanding = m[r + R_OUTSTANDING]
+    pull(m, r, FAR)
+    if m[r + R_OUTSTANDING] > outstanding:
+        if m[r + R_LEFT] == 0:
+            start_step(m, f, r)
+        else:
+            wake_after(m, r, passed_ns(m, r))
+    touch(m, r)
 
 
 @compiled(types.void(INTS, FLOATS))

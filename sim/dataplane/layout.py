@@ -7,7 +7,10 @@ Event order, complete: (time, kind, sequence) with
 3. arrivals: open ones in block order, then closed-loop ones by client;
 4. timers (batcher delays, idle watches);
 5. control actions, which are not events: the control loop calls `advance(t)`, mutates, and the engine flushes at once
-   (redispatches in id order, then the pull of an added replica).
+   (redispatches in id order, then the pull of an added replica; after a change of a route the pulls of all replicas, by index).
+   A throttle flushes nothing: it is about arrivals to come.
+
+An arrival is judged in this order: too long for every replica; throttled; routed, or else turned away by a full queue.
 
 `advance(until)` is inclusive. A step starts the moment a replica has work and no step running, so an arrival at exactly a boundary
 misses the step that starts there.
@@ -33,10 +36,17 @@ REJECTED_CLIENT_PAUSE_NS = 1_000_000_000
 ROUTER_FIRST_DRAW = 1
 ROUTER_SECOND_DRAW = 2
 RECORD_SAMPLE = 3
+THROTTLE = 4
+
+# Of a stream that is throttled an arrival is admitted if the first bits of its draw are below the admitted share in 2^-20.
+ADMITTED_BITS = 20
+ALL_ADMITTED = 1 << ADMITTED_BITS
 
 # How a request left.
-COMPLETED, FAILED, ABANDONED, REJECTED_FULL, REJECTED_TOO_LONG, UNFINISHED = range(6)
-OUTCOMES = ("completed", "failed", "abandoned", "queue_full", "too_long", "unfinished")
+COMPLETED, FAILED, ABANDONED, REJECTED_FULL, REJECTED_TOO_LONG, REJECTED_THROTTLED, UNFINISHED = range(7)
+OUTCOMES = ("completed", "failed", "abandoned", "queue_full", "too_long", "throttled", "unfinished")
+# A client that was turned away pauses before it thinks about its next request.
+REJECTIONS = (REJECTED_FULL, REJECTED_TOO_LONG, REJECTED_THROTTLED)
 
 # Latency histograms.
 TTFT, TPOT, E2E = range(3)
@@ -44,7 +54,8 @@ LATENCIES = ("ttft", "tpot", "e2e")
 
 # Per-stream cumulative counters of a view, in this order. The last five are the causes of what was not good: a request that was
 # turned away by a full queue, was abandoned, failed, or completed outside a target counts once, at the first cause that holds: a
-# killed attempt, a preemption, no room in the cache, a wait in the service queue, none of these (the load on its replica).
+# killed attempt, a preemption, no room in the cache, a wait in the service queue, none of these (the load on its replica). What was
+# too long or throttled has its cause in its outcome.
 COUNTERS = (
     "arrived",
     "completed",
@@ -52,6 +63,7 @@ COUNTERS = (
     "abandoned",
     "rejected_full",
     "rejected_too_long",
+    "rejected_throttled",
     "retried",
     "preempted",
     "redispatched",
@@ -83,6 +95,7 @@ COUNTERS = (
     N_ABANDONED,
     N_REJECTED_FULL,
     N_REJECTED_TOO_LONG,
+    N_REJECTED_THROTTLED,
     RETRIED,
     PREEMPTED,
     REDISPATCHED,

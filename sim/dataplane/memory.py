@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from numba.core.errors import NumbaError
 from sim.dataplane import kernel_layout as k
 from sim.dataplane.engine import FloatArray, IntArray, PlaneConfig
 from sim.dataplane.kernel_parts import FLOAT, FLOATS
-from sim.dataplane.layout import NEVER_NS
+from sim.dataplane.layout import ALL_ADMITTED, NEVER_NS
 from sim.perf.steptime import NOTHING, StepModel
 from sim.policies.routers import FEATURES, POWER_OF_TWO, RANDOM, ROUND_ROBIN, LeastKv, Router
 
@@ -74,6 +74,8 @@ class Memory:
         # One step may take as many rows of a backlog as there are seats.
         self.backlog_need = max((spec.seats for spec in config.specs if spec.takes_backlogs), default=0) if config.backlogs else 0
         self.backlog_rows = self.backlog_need + SPARE_ROWS
+        # All replicas take the same requests, as long as no stream is routed to some of them.
+        self.uniform = len({(spec.streams, spec.longest) for spec in config.specs}) < 2
         self.score = compiled_score(config.router)
         self.params = config.router.params() if self.score is not None else ()
         self.replicas, self.slots = FIRST_REPLICAS, FIRST_SLOTS
@@ -92,6 +94,7 @@ class Memory:
         return {
             k.SPECS_AT: specs * k.SPEC_WIDTH,
             k.ACCEPTS_AT: specs * streams,
+            k.ABOVE_AT: specs * streams,
             k.TABLES_AT: sum(len(table) for table in self._tables().values()),
             k.STREAMS_AT: streams * k.STREAM_WIDTH,
             k.QUEUES_AT: len(config.max_queue) * self.queue_width,
@@ -154,7 +157,7 @@ class Memory:
             k.NOW_NS: config.start_ns,
             k.ROUTER: mechanism(config.router, self.score),
             k.SCORE: 0 if self.score is None else self.score.address,
-            k.UNIFORM: len({(spec.streams, spec.longest) for spec in config.specs}) < 2,
+            k.UNIFORM: self.uniform,
             k.LAST_PICK: -1,
             k.RECORD_ONE_IN: config.records,
             k.SPECS: len(config.specs),
@@ -262,10 +265,18 @@ class Memory:
             row[k.T_QUEUE], row[k.T_LEVEL] = rules.queue, self.levels[rules.priority]
             row[k.T_ATTEMPTS], row[k.T_TIMEOUT_NS] = rules.max_attempts, rules.queue_timeout_ns
             row[k.T_TTFT_NS], row[k.T_TPOT_NS], row[k.T_E2E_NS] = rules.ttft_ns, rules.tpot_ns, rules.e2e_ns
-            row[k.T_LONGEST] = self.config.longest(number)
+            row[k.T_LONGEST], row[k.T_ADMITTED] = self.config.longest(number), ALL_ADMITTED
+            self.set_route(number, self.config.takers(number), 0)
             row[k.T_BACKLOG] = self.config.backlogs.index(number) if rules.backlog else k.NONE
             row[k.T_BATCHER_QUEUE], row[k.T_LATE_WAITS] = rules.batcher_queue, rules.late_waits
         streams[:, [k.T_QUEUED_SINCE, k.T_FLYING_SINCE]] = self.config.start_ns
+
+    def set_route(self, stream: int, specs: Collection[int], longest: int) -> None:
+        """Let requests of a stream go to some of the specs that accept it, and to the others only above so many tokens."""
+        above = self.region(k.ABOVE_AT).reshape(len(self.config.specs), len(self.config.streams))
+        above[:, stream] = k.FAR
+        above[sorted(self.config.takers(stream)), stream] = longest
+        above[sorted(specs), stream] = 0
 
     def _link(self, first: int) -> None:
         slots = self.region(k.SLOTS_AT).reshape(self.slots, k.SLOT_WIDTH)

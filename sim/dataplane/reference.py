@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sim.dataplane import layout
-from sim.dataplane.engine import Hit, IntArray, ReplicaTotals, View, Watch, backlog_rows
+from sim.dataplane.engine import Hit, IntArray, ReplicaTotals, View, Watch, backlog_rows, checked_share
 from sim.dataplane.looking import look
 from sim.dataplane.reference_steps import Steps
 from sim.dataplane.state import Replica, Request
@@ -100,6 +100,22 @@ class ReferencePlane(Steps):
                 self._throw_back(request)
         self._redispatch([request for request in staying if not request.backlog])
         self._offer()
+
+    def throttle(self, t_ns: int, stream: int, admitted: int) -> None:
+        self._at(t_ns)
+        self.admitted[stream] = checked_share(self.config, stream, admitted)
+
+    def route(self, t_ns: int, stream: int, specs: Iterable[int]) -> None:
+        self._at(t_ns)
+        route = self.config.route(stream, specs)
+        if route == self.routes[stream]:
+            return
+        self.routes[stream] = route
+        for replica in [replica for replica in self.replicas if replica]:
+            outstanding = replica.outstanding
+            self._pull(replica)
+            if replica.outstanding > outstanding and replica.step_end is None:
+                self._start_step(replica)
 
     def _lose_work(self, killed: Replica) -> list[Request]:
         """Charge to lost what a dying replica has done for the requests on it, the step in flight included; return them all."""

@@ -16,12 +16,14 @@ from sim.dataplane.engine import DataPlane, Hit, PlaneConfig, ReplicaTotals, Wat
 from sim.dataplane.routing import choose
 from sim.dataplane.state import At, Replica, Request
 from sim.domain.traffic import BLOCK_DTYPES, NO_DEADLINE, ClosedClients, RequestBlock
+from sim.rng import mix64
 
 _COUNTER_OF = {
     layout.FAILED: layout.N_FAILED,
     layout.ABANDONED: layout.N_ABANDONED,
     layout.REJECTED_FULL: layout.N_REJECTED_FULL,
     layout.REJECTED_TOO_LONG: layout.N_REJECTED_TOO_LONG,
+    layout.REJECTED_THROTTLED: layout.N_REJECTED_THROTTLED,
 }
 
 
@@ -40,6 +42,8 @@ class Queues(DataPlane):
         self.backlogs = [Backlog(stream, self.levels[config.streams[stream].priority]) for stream in config.backlogs]
         self.offered = False  # a backlog that was empty has something
         self.longest = [config.longest(stream) for stream in range(len(config.streams))]
+        self.admitted = [layout.ALL_ADMITTED] * len(config.streams)
+        self.routes = [config.everywhere(stream) for stream in range(len(config.streams))]
         self.requests = self.replicas_added = 0
         self.last_pick = -1  # round robin; survives removals
         self.hits: deque[Hit] = deque()
@@ -98,10 +102,13 @@ class Queues(DataPlane):
         if request.prompt_tokens + request.output_tokens > self.longest[stream]:
             self._leave(request, layout.REJECTED_TOO_LONG)
             return
+        if mix64(request.tag, 0, layout.THROTTLE) >> (64 - layout.ADMITTED_BITS) >= self.admitted[stream]:
+            self._leave(request, layout.REJECTED_THROTTLED)
+            return
         self.accounts.change_queued(t_ns, stream, +1)
         if self._dispatch(request, is_new=True):
             return
-        if not any(replica and replica.accepting and replica.spec.accepts(stream) for replica in self.replicas):
+        if not any(replica and replica.accepting and self._may_go(request, replica) for replica in self.replicas):
             self._fire(Watch.ARRIVAL_WITHOUT_CAPACITY, rules.queue)
         self._expire_heads(rules.queue)
         if self._queue_length(rules.queue) >= self.config.max_queue[rules.queue]:
@@ -126,12 +133,8 @@ class Queues(DataPlane):
 
     def _dispatch(self, request: Request, is_new: bool = False) -> bool:
         """Give a request to the router's choice; False if no replica that could hold it has room."""
-        stream, tokens = request.stream, request.tokens
-        candidates = [
-            replica
-            for replica in self.replicas
-            if replica and replica.has_room() and replica.spec.accepts(stream) and tokens <= replica.spec.longest
-        ]
+        stream = request.stream
+        candidates = [replica for replica in self.replicas if replica and replica.has_room() and self._takes(replica, request)]
         if not candidates:
             return False
         replica = choose(self.config.router, request, candidates, self.last_pick)
@@ -144,6 +147,14 @@ class Queues(DataPlane):
         if replica.step_end is None:
             self._start_step(replica)
         return True
+
+    def _may_go(self, request: Request, replica: Replica) -> bool:
+        """Whether a request is sent to replicas of this spec."""
+        return replica.spec.accepts(request.stream) and self.routes[request.stream].allows(replica.totals.spec, request.tokens)
+
+    def _takes(self, replica: Replica, request: Request) -> bool:
+        """Whether a request is sent to replicas of this spec and could ever run there."""
+        return self._may_go(request, replica) and request.tokens <= replica.spec.longest
 
     def _enqueue(self, replica: Replica, request: Request) -> None:
         replica.waiting[request.level].append(request)
@@ -192,7 +203,7 @@ class Queues(DataPlane):
             best: tuple[Request, deque[Request]] | None = None
             for queue in self.queues:
                 for request in queue[level]:
-                    if replica.takes(request) and not self._expired(request):
+                    if self._takes(replica, request) and not self._expired(request):
                         if best is None or request < best[0]:
                             best = (request, queue[level])
                         break
@@ -213,7 +224,7 @@ class Queues(DataPlane):
     def _leave(self, request: Request, outcome: int) -> None:
         """A request leaves the system; a closed-loop client thinks and sends its next one."""
         t_ns, stream, counters = self._now_ns, request.stream, self.accounts.counters[request.stream]
-        net_ns, good = 0, outcome in (layout.UNFINISHED, layout.REJECTED_TOO_LONG)
+        net_ns, good = 0, outcome in (layout.UNFINISHED, layout.REJECTED_TOO_LONG, layout.REJECTED_THROTTLED)
         if outcome == layout.COMPLETED:
             net_ns = self.by_number[request.replica].spec.net_ns
             ttft_ns, e2e_ns = request.first_token_ns - request.arrival_ns + net_ns, t_ns - request.arrival_ns + net_ns
@@ -237,8 +248,8 @@ class Queues(DataPlane):
         if request.closed:
             if outcome == layout.COMPLETED:
                 self.done_ns[request.client, stream] = t_ns
-            rejected = outcome in (layout.REJECTED_FULL, layout.REJECTED_TOO_LONG)
-            self._schedule_closed(request.client, t_ns + (layout.REJECTED_CLIENT_PAUSE_NS if rejected else 0))
+            pause_ns = layout.REJECTED_CLIENT_PAUSE_NS if outcome in layout.REJECTIONS else 0
+            self._schedule_closed(request.client, t_ns + pause_ns)
 
     def _has_nothing(self, stream: int) -> bool:
         """Whether nothing of a stream is in the system or left in its backlog."""

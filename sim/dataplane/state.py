@@ -124,10 +124,6 @@ class Replica:
         """Requests waiting and running here, those of backlogs included: what routers balance."""
         return self.outstanding + self.backlog
 
-    def takes(self, request: Request) -> bool:
-        """Whether a request could ever run here."""
-        return self.spec.accepts(request.stream) and request.tokens <= self.spec.longest
-
     def batcher_is_full(self, level: int, most: int) -> bool:
         """Whether as many requests of a level wait here as a batcher allows."""
         return self.spec.batcher is not None and len(self.waiting[level]) + len(self.late[level]) >= most

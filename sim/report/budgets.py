@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sim.report.cells import cell, new_table, plain, share_cell
-from sim.results.budgets import Alert, BudgetMonth, budget_months
+from sim.results.budgets import Acted, Alert, BudgetMonth, budget_months
 from sim.results.records import RunResult
 from sim.units import instant, usd
 
@@ -36,8 +37,12 @@ def budgets_table(result: RunResult) -> Table | None:
             table.add_row(f"  {alert.kind} {alert.share:.0%}", date(alert.time_ns), *_told(alert, month))
         if month.overrun_ns is not None:
             table.add_row("  overrun", date(month.overrun_ns), "", "", "", style="bold red")
-        if month.actions:
-            table.add_row(cell(f"  actions begun: {month.actions}"), "", "", "", "")
+        for acted in month.acted:
+            table.add_row(cell(f"  {acted.choice} {acted.action}"), date(acted.begun_ns), "", "", _until(acted, date))
+            if acted.moved_ns is not None:
+                table.add_row("    requests sent there", date(acted.moved_ns), "", "", "")
+            if acted.turned_away:
+                table.add_row("    requests turned away", "", f"{acted.turned_away:,}", "", "")
     table.caption = "a share is of the budget; beside a forecast stands the forecast, as it was when it was told"
     return table
 
@@ -45,6 +50,10 @@ def budgets_table(result: RunResult) -> Table | None:
 def _judged(month: BudgetMonth) -> tuple[str, str | Text]:
     kept = "no overrun so far" if month.partial else "no overrun"
     return share_cell(month.spent_nano, month.budget_nano), "" if month.overrun_ns is not None else Text(kept, "green")
+
+
+def _until(acted: Acted, date: Callable[[int], str]) -> str:
+    return "to the end" if acted.ended_ns is None else f"until {date(acted.ended_ns)}"
 
 
 def _told(alert: Alert, month: BudgetMonth) -> tuple[str, str, str]:

@@ -38,6 +38,26 @@ class Alert:
 
 
 @dataclass(frozen=True)
+class Acted:
+    """A stretch of a month in which an action of a budget was in force.
+
+    Parameters
+    ----------
+    action : its name. choice : what kind of action it is. begun_ns, ended_ns : when; None for one that the run ended in.
+    turned_away : new requests that were throttled in the windows which share time with it, of the streams it throttled; where
+        another action throttled them, too, they are among those of both.
+    moved_ns : when it first sent requests elsewhere; None if it never did.
+    """
+
+    action: str
+    choice: str
+    begun_ns: int
+    ended_ns: int | None
+    turned_away: int
+    moved_ns: int | None
+
+
+@dataclass(frozen=True)
 class BudgetMonth:
     """A budget in one month.
 
@@ -46,7 +66,7 @@ class BudgetMonth:
     budget : its name. scope, subject : of what. month : "2026-10". partial : whether a part of the month lies outside the run.
     spent_nano : of the whole month in the run, and what was spent before it. budget_nano : the budget.
     overrun_ns : end of the first hour after which more than the budget was spent; None where that did not happen.
-    alerts : in order of time. actions : how often an action began.
+    alerts : in order of time. acted : what was done, in order of time.
     """
 
     budget: str
@@ -58,7 +78,7 @@ class BudgetMonth:
     budget_nano: int
     overrun_ns: int | None
     alerts: tuple[Alert, ...]
-    actions: int
+    acted: tuple[Acted, ...]
 
 
 def budget_months(result: RunResult) -> list[BudgetMonth]:
@@ -95,7 +115,7 @@ def budget_rows(months: Iterable[BudgetMonth]) -> Iterator[dict[str, object]]:
             "first_alert_share": 0.0 if first is None else first.share,
             "days_before_overrun": None if first is None else first.days_before_overrun,
             "alerts": len(one.alerts),
-            "actions": one.actions,
+            "actions": len(one.acted),
         }
 
 
@@ -158,10 +178,29 @@ def _month(
         for row in rows
         if row["kind"] in ALERTS
     )
-    actions = sum(row["kind"] == "action_begins" for row in rows)
+    acted = tuple(_acted(result, config, row, rows) for row in rows if row["kind"] == "action_begins")
     return BudgetMonth(
-        name, config["scope"], config["of"], month.label, month.partial, spent_nano[-1], budget_nano, overrun_ns, alerts, actions
+        name, config["scope"], config["of"], month.label, month.partial, spent_nano[-1], budget_nano, overrun_ns, alerts, acted
     )
+
+
+def _acted(result: RunResult, config: dict[str, Any], begins: dict[str, Any], rows: list[dict[str, Any]]) -> Acted:
+    """Return what became of an action from its alert on."""
+    name, begun_ns = begins["action"], begins["time_ns"]
+    ends = (row["time_ns"] for row in rows if (row["kind"], row["action"]) == ("action_ends", name))
+    ended_ns = next((time_ns for time_ns in ends if time_ns >= begun_ns), None)
+    owner = quoted(f"budgets.{begins['budget']}.{name}")
+    mine = f"policy = {owner} AND time_ns >= {begun_ns}"
+    until, overlap = "", f"windows.end_ns > {begun_ns}"
+    if ended_ns is not None:
+        until, overlap = f" AND time_ns < {ended_ns}", f"{overlap} AND windows.start_ns < {ended_ns}"
+    [turned_away] = result.sql(f"""
+        SELECT coalesce(sum(throttled), 0)::BIGINT AS n FROM windows WHERE {overlap}
+            AND stream IN (SELECT stream FROM traffic WHERE {mine}{until} AND admitted < admitted_before)
+    """)["n"].tolist()
+    moved = result.sql(f"SELECT time_ns FROM traffic WHERE {mine}{until} AND deployments <> deployments_before ORDER BY number")
+    choice = config["actions"][name]["choice"]
+    return Acted(name, choice, begun_ns, ended_ns, turned_away, next(iter(moved["time_ns"].tolist()), None))
 
 
 def _spend_by_hour(result: RunResult, calendar: Calendar, config: dict[str, Any], month: str) -> dict[str, list[int]]:

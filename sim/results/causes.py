@@ -31,6 +31,7 @@ CAUSES = {
     "scaled_late": "waited: no replica was asked for",
     "slow": "slow: the load on its replica",
     "too_long": "too long for the model",
+    "throttled": "turned away by a budget",
 }
 _ENGINE_CAUSES = ("missed_retried", "missed_preempted", "missed_kv_full", "missed_queued", "missed_slow")
 _NEVER = -1
@@ -123,7 +124,7 @@ def causes_by_period(result: RunResult, calendar: Calendar, unit: str) -> dict[s
 
 def causes_by_window(result: RunResult) -> dict[str, WindowCauses]:
     """Return the causes of each service in each measured window."""
-    columns = ["total", *(f"good_{target}" for target in TARGETS), "good_all", *_ENGINE_CAUSES]
+    columns = ["total", *(f"good_{target}" for target in TARGETS), "good_all", *_ENGINE_CAUSES, "throttled"]
     fleets = _Fleets(result)
     found = {}
     for service, windows in windows_by_service(result, columns).items():
@@ -139,7 +140,8 @@ def causes_by_window(result: RunResult) -> dict[str, WindowCauses]:
             rest &= ~holds
         counts["scaled_late"][rest] = mine.columns["missed_queued"][rest]
         known = sum(mine.columns[name] for name in _ENGINE_CAUSES)
-        counts["too_long"] += mine.columns["total"] - mine.columns["good_all"] - known
+        counts["throttled"] += mine.columns["throttled"]
+        counts["too_long"] += mine.columns["total"] - mine.columns["good_all"] - known - mine.columns["throttled"]
         found[service] = WindowCauses(mine.start_ns, mine.end_ns, counts, _missed(mine, result.summary["slo"].get(service, {})))
     return found
 

@@ -26,9 +26,16 @@ _LAWS: tuple[tuple[str, str], ...] = (
             OR good_all > least(good_ttft, good_tpot, good_e2e) OR tpot_count > completed""",
     ),
     (
+        "requests are throttled by a decision only, and count as rejected",
+        """SELECT stream, start_ns, rejected, throttled FROM windows WHERE throttled > rejected OR throttled > 0 AND NOT EXISTS (
+            SELECT 1 FROM traffic WHERE traffic.stream = windows.stream AND time_ns <= windows.end_ns AND admitted < 1
+        )""",
+    ),
+    (
         "a request that was not good has one cause, but for those that were too long",
         """SELECT stream, start_ns, total - good_all AS not_good, causes, rejected FROM (
-            SELECT *, missed_retried + missed_preempted + missed_kv_full + missed_queued + missed_slow AS causes FROM windows
+            SELECT *, missed_retried + missed_preempted + missed_kv_full + missed_queued + missed_slow + throttled AS causes
+            FROM windows
         ) WHERE causes > total - good_all OR causes < total - good_all - rejected""",
     ),
     (

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from sim.errors import Problems
-from sim.policies.budgets.base import ACTUAL, FORECAST, BudgetAction, Forecast
+from sim.policies.budgets.base import ACTUAL, FORECAST, BudgetAction, Forecast, Traffic
 from sim.policies.budgets.linear import Linear
 from sim.scenario.commitments import check_money
 from sim.units import NS_PER_HOUR, duration_ns, nano_usd
@@ -174,8 +174,35 @@ def _check_action(path: str, action: BudgetAction, scenario: Purposes, problems:
             )
         elif _check_share(f"{path}.until", action.until, problems):
             problems.check(action.until <= action.at, f"{path}.until", action.until, "is above at", f"at most {action.at:g}")
+    traffic = action.traffic()
+    service = None if traffic is None else _check_traffic(path, traffic, scenario, problems)
     for field_name, deployment in action.deployments():
-        known = scenario.deployments or ["none is defined"]
-        there = deployment in scenario.deployments
-        problems.check(there, f"{path}.{field_name}", deployment, "there is no such deployment", choices=known)
+        # Only what serves the traffic can be sent some of it.
+        known = list(scenario.deployments) if service is None else scenario.services[service].deployments
+        text = "there is no such deployment" if service is None else f"is no deployment of {service}"
+        field_path = f"{path}.{field_name}"
+        there = problems.check(deployment in known, field_path, deployment, text, choices=known or ["none is defined"])
+        if there and service is not None:
+            only = f"is the only deployment of {service}: there is nothing to move"
+            problems.check(len(known) > 1, field_path, deployment, only, "one of two or more")
     action.problems(path, problems)
+
+
+def _check_traffic(path: str, traffic: Traffic, scenario: Purposes, problems: Problems) -> str | None:
+    """Add what is wrong with the traffic of an action, and return its service if there is one."""
+    service, segment = traffic
+    known = list(scenario.services) or ["none is defined"]
+    if not problems.check(service in scenario.services, f"{path}.service", service, "there is no such service", choices=known):
+        return None
+    config = scenario.services[service]
+    problems.check(
+        not config.workload.is_backlog(),
+        f"{path}.service",
+        service,
+        "is a batch job: replicas take its requests when they have room, nobody lets them in or sends them",
+        "a service with arrivals",
+    )
+    segments = config.workload.segment_names()
+    if segment and segments is not None:
+        problems.check(segment in segments, f"{path}.segment", segment, f"there is no such segment of {service}", choices=segments)
+    return service

@@ -29,7 +29,7 @@ from sim.dataplane.engine import (
     View,
     Watch,
 )
-from sim.dataplane.layout import NEVER_NS
+from sim.dataplane.layout import ALL_ADMITTED, NEVER_NS
 from sim.domain.traffic import NO_DEADLINE, RequestBlock
 from sim.perf.steptime import FRACTION_BITS, Context, StepModel, closed_form
 from sim.policies.routers import (
@@ -60,13 +60,16 @@ class Mixed(Router):
 
 ROUTERS = (LeastOutstanding, LeastKv, RoundRobin, Random, PowerOfTwo, Mixed)
 ADD, DRAIN, KILL, KILL_TWO, VIEW, WATCH, SUBMIT = "add", "drain", "kill", "kill two", "view", "watch", "submit"
+THROTTLE, ROUTE = "throttle", "route"
 Tables = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class Action:
-    """One thing control does: `choice` picks a spec (add), a living replica (drain, kill) or a subject (watch), modulo how many.
+    """One thing control does: `choice` picks a spec (add), a living replica (drain, kill), a stream (throttle, route) or a subject
+    (watch), modulo how many.
 
+    `level` is of a watch, or the admitted share; the bits of `picks` say which of the specs that take the stream are in a route.
     `rows` are the blocks of a backlog that is submitted to stream `choice`.
     """
 
@@ -76,6 +79,7 @@ class Action:
     reason: Watch = Watch.QUEUE_ABOVE
     level: int = 0
     rows: tuple[RequestBlock, ...] = ()
+    picks: int = 0
 
 
 @dataclass(frozen=True)
@@ -279,8 +283,11 @@ def _clients(rng: random.Random, stream: int, lattice: bool, batched: bool) -> C
 
 
 def _action(rng: random.Random, end_ns: int, lattice: bool) -> Action:
-    kind = rng.choice([ADD, ADD, DRAIN, DRAIN, KILL, KILL, KILL_TWO, VIEW, VIEW, WATCH])
+    kind = rng.choice([ADD, ADD, DRAIN, DRAIN, KILL, KILL, KILL_TWO, VIEW, VIEW, WATCH, THROTTLE, ROUTE, ROUTE, ROUTE])
     reason = rng.choice(list(Watch)[1:])
+    if kind in (THROTTLE, ROUTE):
+        level = rng.choice([0, ALL_ADMITTED, rng.randint(0, ALL_ADMITTED), ALL_ADMITTED * 7 // 8])
+        return Action(_moment(rng, end_ns, lattice), kind, rng.randrange(1_000), level=level, picks=rng.getrandbits(5))
     return Action(_moment(rng, end_ns, lattice), kind, rng.randrange(1_000), reason, rng.choice([0, 1, 3, 2 * MS]))
 
 
@@ -426,6 +433,13 @@ class Player:
             self._add(action.choice % len(scenario.plane.specs))
         elif action.kind == SUBMIT:
             plane.submit(t_ns, action.choice, action.rows)
+        elif action.kind == THROTTLE:
+            plane.throttle(t_ns, action.choice % len(scenario.plane.streams), action.level)
+        elif action.kind == ROUTE:
+            stream = action.choice % len(scenario.plane.streams)
+            takers = sorted(scenario.plane.takers(stream))
+            if takers:
+                plane.route(t_ns, stream, [spec for place, spec in enumerate(takers) if action.picks >> place & 1] or takers[:1])
         elif action.kind == VIEW:
             self.views.append(plane.view(t_ns))
             self.retired += plane.take_retired()

@@ -99,6 +99,36 @@ MUTANTS = [
     ),
     ("queue of a batcher off by one", "kernel_batcher", "    return room <= 0", "    return room < 0"),
     ("heads of queues forgotten", "kernel_routing", "    m[QUEUE_CHANGED] = 0\n", "    m[QUEUE_CHANGED] = 0\n    return\n"),
+    (
+        "a door for those who come back",
+        "kernel",
+        "        index = choose(m, f, q)\n",
+        "        index = NONE if throttled(m, q) else choose(m, f, q)\n",
+    ),
+    (
+        "one too many at the door",
+        "kernel_queues",
+        "np.uint64(64 - ADMITTED_BITS)) >= admitted",
+        "np.uint64(64 - ADMITTED_BITS)) > admitted",
+    ),
+    (
+        "a pull that knows no routes",
+        "kernel_queues",
+        "if fits(m, r, q) and not expired(m, q):",
+        "if m[m[ABOVE_AT] + m[r + R_SPEC] * m[STREAMS] + m[q + Q_STREAM]] < NEVER_NS // 2 and not expired(m, q):",
+    ),
+    (
+        "no cut for one that a new route brings",
+        "kernel_routing",
+        "            wake_after(m, r, passed_ns(m, r))\n    touch(m, r)\n",
+        "            pass\n    touch(m, r)\n",
+    ),
+    (
+        "a stale index after a route",
+        "kernel_routing",
+        "            wake_after(m, r, passed_ns(m, r))\n    touch(m, r)\n",
+        "            wake_after(m, r, passed_ns(m, r))\n",
+    ),
 ]
 PLAY = """
 import os
@@ -135,7 +165,7 @@ def test_a_fault_in_the_kernel_is_found(name: str, module: str, old: str, new: s
     source.write_text(text.replace(old, new), "utf-8")
     here = Path(__file__).parent
     code = PLAY.format(paths=[str(tmp_path), str(here), str(here.parent)])
-    rules = [str(here / f"test_dataplane_{kind}.py") for kind in ("backlog", "batcher")]
+    rules = [str(here / f"test_dataplane_{kind}.py") for kind in ("backlog", "batcher", "doors")]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
     rule_tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *rules]
     for words, found, says in ((["-c", code], 3, ""), (rule_tests, 1, "[CompiledPlane")):

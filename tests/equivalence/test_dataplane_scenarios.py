@@ -9,7 +9,7 @@ import pytest
 from engine_kit import MS, OFFSET_400_DAYS_NS, check_laws
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scenarios import Played, Player, Scenario, differences, scenarios
+from scenarios import ROUTE, Played, Player, Scenario, differences, scenarios
 
 from sim.bins import BINS, bins_of
 from sim.dataplane.engine import DataPlane
@@ -36,8 +36,9 @@ class Observer:
         self.specs = config.specs
         self.queued_ns = np.zeros(len(config.streams), np.int64)
         self.queued, self.since_ns = np.zeros(len(config.streams), np.int64), config.start_ns
-        # Kinds that could take any request at all.
-        self.universal = [not spec.streams and spec.longest == max(other.longest for other in self.specs) for spec in self.specs]
+        # Kinds that could take any request at all, as long as no stream is sent elsewhere.
+        longest, routed = max(spec.longest for spec in self.specs), any(action.kind == ROUTE for action in scenario.actions)
+        self.universal = [not spec.streams and spec.longest == longest and not routed for spec in self.specs]
 
     def __call__(self, plane: DataPlane) -> None:
         view = plane.view(plane.now_ns)

@@ -1,8 +1,8 @@
-"""What the policies of a budget see and say: the spend of a month so far, a forecast of all of it, limits on replicas."""
+"""What the policies of a budget see and say: the spend of a month so far, a forecast of all of it, what is done about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sim.errors import Problems
@@ -13,6 +13,9 @@ MOST_WEEKS = 4
 # Until its forecast is a tenth lower than where it began, an action stays.
 KEPT_SHARE = 0.9
 ACTUAL, FORECAST = "actual", "forecast"
+MOST_REPLICAS = 1_000_000
+# Service and segment; "" for all the segments of the service.
+Traffic = tuple[str, str]
 
 
 class SpendView(NamedTuple):
@@ -53,12 +56,28 @@ class Forecast:
         """Add what is wrong with the configuration."""
 
 
+class FleetView(NamedTuple):
+    """What an action may go by.
+
+    Parameters
+    ----------
+    ready : deployment -> its replicas that admit requests now.
+    deployments : service -> the deployments it uses, in the order of the scenario.
+    """
+
+    ready: Mapping[str, int]
+    deployments: Mapping[str, Sequence[str]]
+
+
 class BudgetAction:
-    """Base of what a budget does: bounds on the replicas of deployments, from the check at which it begins to the one that ends it.
+    """Base of what a budget does, from the check at which it begins to the one that ends it: bounds, throttles, routes.
 
     A class has the fields `by` ("actual" or "forecast"), `at` and `until`; a share is of the budget. It begins when the spend, or
     its forecast, is at least `at`. It ends with the month; one by the forecast also when the forecast is below `until` (None: nine
     tenths of `at`, for one that ended at `at` would be undone as soon as it helps).
+
+    An action says what it wants in one of three ways, or in several; what it does not say stays as it is. It is asked at every
+    check, and whenever something happens to a machine or a replica.
     """
 
     by: str
@@ -70,16 +89,31 @@ class BudgetAction:
         """The share of the budget below which the forecast ends it."""
         return round(KEPT_SHARE * self.at, 12) if self.until is None else self.until
 
-    def limits(self, ready: Mapping[str, int]) -> Mapping[str, tuple[int, int | None]]:
+    def limits(self, fleet: FleetView) -> Mapping[str, tuple[int, int | None]]:
         """Return deployment -> (least, most) replicas while the action is in force; None for no upper bound.
 
-        Asked at every check. Parameters: `ready` has the replicas of every deployment that admit requests now.
+        Of several actions the lowest upper bound holds and the highest lower one; an upper bound goes before a lower one.
         """
-        raise NotImplementedError
+        return {}
+
+    def admitted(self) -> Mapping[Traffic, float]:
+        """Return traffic -> the share of its new requests that is let in, 0 to 1. Of several actions the lowest share holds."""
+        return {}
+
+    def routes(self, fleet: FleetView) -> Mapping[Traffic, Sequence[str]]:
+        """Return traffic -> the only deployments it goes to.
+
+        Of several actions that send the same traffic the first in the order of the scenario holds, until it ends.
+        """
+        return {}
 
     def deployments(self) -> list[tuple[str, str]]:
-        """Return (field, name) of the deployments it acts on, for the check of the scenario."""
-        raise NotImplementedError
+        """Return (field, name) of the deployments it acts on, for the check of the scenario; of its service, if it has one."""
+        return []
+
+    def traffic(self) -> Traffic | None:
+        """Return the traffic it acts on, from its fields `service` and `segment`; None if it acts on no traffic."""
+        return None
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add what is wrong with the configuration."""

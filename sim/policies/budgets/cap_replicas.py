@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sim.errors import Problems
-from sim.policies.budgets.base import FORECAST, BudgetAction
+from sim.policies.budgets.base import FORECAST, MOST_REPLICAS, BudgetAction, FleetView
 from sim.registry import register
-
-MOST_REPLICAS = 1_000_000
 
 
 @register("budget_action", "cap_replicas")
@@ -22,7 +20,7 @@ class CapReplicas(BudgetAction):
 
     Examples
     --------
-    >>> CapReplicas(deployment="llama", most_replicas=2).limits({"llama": 5})
+    >>> CapReplicas(deployment="llama", most_replicas=2).limits(FleetView({"llama": 5}, {}))
     {'llama': (0, 2)}
     """
 
@@ -32,7 +30,7 @@ class CapReplicas(BudgetAction):
     at: float = 1.0
     until: float | None = None
 
-    def limits(self, ready: Mapping[str, int]) -> Mapping[str, tuple[int, int | None]]:
+    def limits(self, fleet: FleetView) -> Mapping[str, tuple[int, int | None]]:
         """Return the bound."""
         return {self.deployment: (0, self.most_replicas)}
 
