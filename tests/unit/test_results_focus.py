@@ -269,7 +269,7 @@ def check_rules(row: dict[str, str]) -> None:
     names = ("Id", "Name", "Category", "Type", "Unit", "Quantity")
     assert len({bool(row[f"CommitmentDiscount{name}"]) for name in names}) == 1
     assert bool(row["CommitmentDiscountStatus"]) == (bool(row["CommitmentDiscountId"]) and not purchase)
-    assert (row["PricingCategory"] == "Committed") == (used or unused) == bool(row.get("ContractApplied"))
+    assert (row["PricingCategory"] == "Committed") == (used or unused) == bool(row.get("ContractApplied", used or unused))
     assert bool(row["CapacityReservationStatus"]) == (bool(row["CapacityReservationId"]) and not purchase)
     # What is covered is paid by its purchase; everything else is effective as it is billed.
     assert (row["ChargeFrequency"] != "Usage-Based") == purchase
