@@ -1,4 +1,4 @@
-"""Hourly prices of electricity and carbon intensities of grids, read from CSV (.csv, .csv.gz).
+"""Prices of electricity and carbon intensities of grids by the hour or finer, read from CSV (.csv, .csv.gz).
 
 What a column holds is told by its name, with its unit:
 
@@ -8,8 +8,8 @@ What a column holds is told by its name, with its unit:
 | `gco2_per_kwh`, `avg_CI` (files made from EIA data) | carbon intensity | g CO2 per kWh |
 | `Carbon Intensity gCO2eq/kWh (direct)`, `... (LCA)` (Electricity Maps) | carbon intensity | g CO2-eq per kWh |
 
-Times are in `time`, `timestamp`, `datetime` or `Datetime (UTC)`, in ISO 8601, one row an hour, in order. Everything else
-in a file is left alone.
+Times are in `time`, `timestamp`, `datetime` or `Datetime (UTC)`, in ISO 8601, in order, one row an hour or one every 30, 15 or 5
+minutes: the commonest of these distances between rows. Everything else in a file is left alone.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import csv
 import gzip
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from sim.domain.grid_series import HOURS_OF_YEAR, GridSeries, hour_of_year
+from sim.domain.grid_series import HOURS_OF_YEAR, STEPS_MIN, GridSeries, place_in_year
 from sim.errors import Problems
 
 PRICE, CARBON = "price", "carbon"
@@ -37,6 +39,7 @@ MOST_USD_PER_KWH, MOST_GCO2_PER_KWH = 100, 10_000
 SHOWN_BAD_ROWS = 20
 _NANO = 1_000_000_000
 _HOUR = timedelta(hours=1)
+_STEPS = tuple(timedelta(minutes=minutes) for minutes in STEPS_MIN)
 # Name of a column, in lower case and with a plain 2 -> units of it in 1 USD/kWh or 1 g/kWh.
 _UNITS: Mapping[str, Mapping[re.Pattern[str], int]] = {
     PRICE: {re.compile(r"usd_per_kwh|.*\(usd/kwh\)"): 1, re.compile(r"usd_per_mwh|.*\(usd/mwh\)"): 1_000},
@@ -50,7 +53,7 @@ _EXAMPLES = {
 
 @dataclass
 class HourlyFile:
-    """A file with a price or a carbon intensity for every hour, and how its clock and its calendar are meant; no path is no file.
+    """A file with a price or a carbon intensity for every hour or finer, and how its clock and calendar are meant; no path is none.
 
     Parameters
     ----------
@@ -59,8 +62,8 @@ class HourlyFile:
     time_column : "" for the first of `TIME_COLUMNS`. timezone : zone of the clock in that column, whatever offset it says; "" for
         the offset it says, and UTC where it says none. shift_h : hours added to every time.
     max_gap_h : so many missing hours in a row take the value before them.
-    repeat : for hours that the file does not have: "hour_of_year" (its hour of the same date), "month_hour" (for all hours, the
-        mean of its month and hour of the day) or "never".
+    repeat : for times that the file does not have: "hour_of_year" (its hour of the same date), "month_hour" (for all times, the
+        mean of its month and time of the day) or "never".
     source, confidence : of the numbers, for ledger and report; no source is the path.
     """
 
@@ -106,7 +109,7 @@ def read_grid_series(
     if found is None:
         return None
     repeat = asked.repeat
-    first, last = found.hours[0], found.hours[-1] + _HOUR
+    first, last, per_hour = found.hours[0], found.hours[-1] + found.step, _HOUR // found.step
     end = start + timedelta(microseconds=-(-horizon_ns // 1_000))
     of_the_run = repeat != MONTH_HOUR and first <= start and end <= last
     values = _by_month_and_hour(found) if repeat == MONTH_HOUR else _by_hour_of_year(found)
@@ -117,8 +120,8 @@ def read_grid_series(
         found.offset_s,
         asked.path,
         "" if of_the_run else repeat,
-        found.filled,
-        sum(value < 0 for value in found.values),
+        _in_hours(found.filled, per_hour),
+        _in_hours(sum(value < 0 for value in found.values), per_hour),
     )
     missing = start if repeat == NEVER and not of_the_run else series.missing(start, horizon_ns)
     if missing is not None:
@@ -131,35 +134,48 @@ def read_grid_series(
     return replace(series, values=(series.known[0],), offset_s=0) if len(set(series.known)) == 1 else series
 
 
+def _in_hours(count: int, per_hour: int) -> float:
+    """So many values as hours, a whole number where it is one."""
+    return count / per_hour if count % per_hour else count // per_hour
+
+
 @dataclass(frozen=True)
 class _Rows:
-    """The hours of a file and their values in 1e-9 of the unit, without gaps."""
+    """The times of a file, `step` apart, and their values in 1e-9 of the unit, without gaps."""
 
     hours: tuple[datetime, ...]
     values: tuple[int, ...]
+    step: timedelta
     offset_s: int
     filled: int
 
 
 def _by_hour_of_year(rows: _Rows) -> tuple[int | None, ...]:
-    values: list[int | None] = [None] * HOURS_OF_YEAR
+    per_day = timedelta(days=1) // rows.step
+    values: list[int | None] = [None] * (HOURS_OF_YEAR // 24 * per_day)
     for hour, value in zip(rows.hours, rows.values, strict=True):
-        values[hour_of_year(hour)] = value
-    leap = hour_of_year(datetime(2024, 2, 29, tzinfo=UTC))
-    for number in range(leap, leap + 24):
-        values[number] = values[number - 24] if values[number] is None else values[number]
+        values[_place(hour, rows)] = value
+    leap = place_in_year(datetime(2024, 2, 29, tzinfo=UTC), rows.step)
+    for number in range(leap, leap + per_day):
+        values[number] = values[number - per_day] if values[number] is None else values[number]
     return tuple(values)
 
 
 def _by_month_and_hour(rows: _Rows) -> tuple[int | None, ...]:
-    """The mean over all days of a month, hour by hour."""
+    """The mean over all days of a month, for each time of the day."""
+    per_day = timedelta(days=1) // rows.step
     found: dict[tuple[int, int], list[int]] = {}
     for hour, value in zip(rows.hours, rows.values, strict=True):
-        found.setdefault((hour.month, hour.hour), []).append(value)
+        found.setdefault((hour.month, _place(hour, rows) % per_day), []).append(value)
     means = {key: round(Decimal(sum(values)) / len(values)) for key, values in found.items()}
     leap_year = datetime(2024, 1, 1, tzinfo=UTC)
-    hours = (leap_year + number * _HOUR for number in range(HOURS_OF_YEAR))
-    return tuple(means.get((hour.month, hour.hour)) for hour in hours)
+    months = ((leap_year + number * rows.step).month for number in range(HOURS_OF_YEAR // 24 * per_day))
+    return tuple(means.get((month, number % per_day)) for number, month in enumerate(months))
+
+
+def _place(moment: datetime, rows: _Rows) -> int:
+    """The place of a time in the year, which begins as far past the hour as the file's values do."""
+    return place_in_year(moment - timedelta(seconds=rows.offset_s), rows.step)
 
 
 def _rows(asked: HourlyFile, kind: str, at: str, problems: Problems) -> _Rows | None:
@@ -175,7 +191,17 @@ def _rows(asked: HourlyFile, kind: str, at: str, problems: Problems) -> _Rows | 
     time_column = _time_column(header, asked, at, problems)
     if column is None or time_column is None:
         return None
-    clock, hours = _Clock(asked), _Hours(header[column], asked.max_gap_h)
+    step = _step(lines, time_column, len(header))
+    if step is None:
+        most = ", ".join(map(str, STEPS_MIN[:-1]))
+        problems.add(
+            f"{at}.path",
+            asked.path,
+            f"has rows at distances that are not read, the first in line {lines[1][0]}",
+            f"{most} or {STEPS_MIN[-1]} minutes between rows",
+        )
+        return None
+    clock, hours = _Clock(asked), _Hours(header[column], asked.max_gap_h, step)
     for number, cells in lines:
         if len(cells) != len(header):
             hours.bad.append(f"line {number}: {len(cells)} columns, not {len(header)}")
@@ -202,11 +228,28 @@ def _rows(asked: HourlyFile, kind: str, at: str, problems: Problems) -> _Rows | 
     return found
 
 
-class _Hours:
-    """The hours of a file as they come, every one with a value; what is wrong with them is in `bad`."""
+def _step(lines: Sequence[tuple[int, list[str]]], time_column: int, columns: int) -> timedelta | None:
+    """Return the commonest distance between rows that is read, an hour where there is none; None where all are others below it."""
+    times = []
+    for _, cells in lines:
+        try:
+            times.append(datetime.fromisoformat(cells[time_column].strip()).replace(tzinfo=None) if len(cells) == columns else None)
+        except ValueError:
+            times.append(None)
+    distances = Counter(later - time for time, later in pairwise(times) if time is not None and later is not None)
+    known = [step for step, _ in distances.most_common() if step in _STEPS]
+    if known:
+        return known[0]
+    return None if any(timedelta(0) < distance < _HOUR for distance in distances) else _HOUR
 
-    def __init__(self, column: str, max_gap_h: int) -> None:
-        self._column, self._max_gap_h = column, max_gap_h
+
+class _Hours:
+    """The hours of a file (or their parts) as they come, every one with a value; what is wrong with them is in `bad`."""
+
+    def __init__(self, column: str, max_gap_h: int, step: timedelta) -> None:
+        self._column, self._max_gap_h, self._step = column, max_gap_h, step
+        hourly, minutes = step == _HOUR, step // timedelta(minutes=1)
+        self._unit, self._rule = ("hours", "by the hour") if hourly else (f"times {minutes} minutes", f"by {minutes} minutes")
         self._hours: list[datetime] = []
         self._values: list[int] = []
         self._gap = self._filled = self._line = 0
@@ -222,14 +265,16 @@ class _Hours:
 
         Raises
         ------
-        ValueError : it is no whole number of hours later.
+        ValueError : it is no whole number of hours, or of their parts, later.
         """
         if self._hours:
-            missing, rest = divmod(hour - self._hours[-1], _HOUR)
+            missing, rest = divmod(hour - self._hours[-1], self._step)
             if rest:
-                raise ValueError(f"{_text(hour)} is no whole number of hours after line {self._line}, and the file is by the hour")
+                raise ValueError(
+                    f"{_text(hour)} is no whole number of {self._unit} after line {self._line}, and the file is {self._rule}"
+                )
             if missing > 1:
-                self._miss(missing - 1, f"line {line}: {missing - 1} hours are missing before it")
+                self._miss(missing - 1, f"line {line}: {missing - 1} {self._unit} are missing before it")
         self._line = line
 
     def add(self, hour: datetime, value: int | None, line: int) -> None:
@@ -250,20 +295,21 @@ class _Hours:
 
     def _miss(self, count: int, what: str) -> None:
         self._gap += count
-        if self._gap > self._max_gap_h:
+        if self._gap * self._step > self._max_gap_h * _HOUR:
             self.bad.append(f"{what} ({self._gap} in a row, max_gap_h is {self._max_gap_h})")
         for _ in range(count):
-            self.hold(self._hours[-1] + _HOUR)
+            self.hold(self._hours[-1] + self._step)
         self._filled += count
 
     def rows(self) -> _Rows | None:
         """Return what has come; None where that is nothing."""
-        if len(self._hours) > HOURS_OF_YEAR:
-            self.bad.append(f"{len(self._hours)} hours are more than a year: leave the others out")
+        if len(self._hours) * self._step > HOURS_OF_YEAR * _HOUR:
+            self.bad.append(f"{len(self._hours)} {self._unit} are more than a year: leave the others out")
         if not self._hours:
             return None
         first = self._hours[0]
-        return _Rows(tuple(self._hours), tuple(self._values), first.minute * 60 + first.second, self._filled)
+        offset = timedelta(minutes=first.minute, seconds=first.second) % self._step
+        return _Rows(tuple(self._hours), tuple(self._values), self._step, offset.seconds, self._filled)
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""A number of an electricity grid by the hour: a price or a carbon intensity, constant or from a file of at most a year."""
+"""A number of an electricity grid over time: a price or a carbon intensity, constant or from a file of at most a year."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 # Hours of a leap year: every hour of every year has its place among them, and no more than these are kept.
 HOURS_OF_YEAR = 8_784
+# How far apart the values of a file may be: the quarter hours of European markets since October 2025, the five minutes of US ones.
+STEPS_MIN = (5, 15, 30, 60)
 _DAYS_BEFORE = (0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335)
 _HOUR = timedelta(hours=1)
 
@@ -29,11 +31,11 @@ class GridSeries:
 
     Parameters
     ----------
-    values : shape (1,), one number that always holds, or shape (8784,), one for each hour of a leap year in UTC; None where it is
-        not known. In 1e-9 of its unit: nano-dollars per kWh, nanograms of CO2 per kWh.
-    source, confidence : of the numbers. offset_s : how far past the full hour a value begins, whole seconds below an hour.
+    values : shape (1,), one number that always holds, or shape (8784 k,), k for each hour of a leap year in UTC, one every 60 / k
+        minutes of `STEPS_MIN`; None where it is not known. In 1e-9 of its unit: nano-dollars per kWh, nanograms of CO2 per kWh.
+    source, confidence : of the numbers. offset_s : how far past the full hour (or its part) a value begins, whole seconds below it.
     path : of the file, "" where there is none. repeated : how the file is laid over the calendar of the run, "" where it is of the
-        very hours of the run. filled_hours : missing hours that hold the value before them. negative_hours : values below 0.
+        very hours of the run. filled_hours : missing hours that hold the value before them. negative_hours : hours below 0.
 
     Examples
     --------
@@ -47,14 +49,13 @@ class GridSeries:
     offset_s: int = 0
     path: str = ""
     repeated: str = ""
-    filled_hours: int = 0
-    negative_hours: int = 0
+    filled_hours: float = 0
+    negative_hours: float = 0
 
     def __post_init__(self) -> None:
-        if len(self.values) not in (1, HOURS_OF_YEAR) or not 0 <= self.offset_s < 3_600:
-            raise ValueError(
-                f"a series has 1 or {HOURS_OF_YEAR} values and begins within an hour: {len(self.values)}, {self.offset_s}"
-            )
+        lengths = (1, *(HOURS_OF_YEAR * 60 // minutes for minutes in STEPS_MIN))
+        if len(self.values) not in lengths or not 0 <= self.offset_s < self.step.seconds:
+            raise ValueError(f"a series has one of {lengths} values and begins within one: {len(self.values)}, {self.offset_s}")
 
     @classmethod
     def constant(cls, value: int, source: str, confidence: str) -> GridSeries:
@@ -65,6 +66,11 @@ class GridSeries:
     def is_constant(self) -> bool:
         """Whether one number always holds."""
         return len(self.values) == 1
+
+    @property
+    def step(self) -> timedelta:
+        """How long each value holds; an hour where one number always does."""
+        return _HOUR if self.is_constant else _HOUR * HOURS_OF_YEAR / len(self.values)
 
     @property
     def known(self) -> list[int]:
@@ -95,7 +101,7 @@ class GridSeries:
         hour = self._begin(start)
         value = self._value(hour)
         while True:
-            hour += _HOUR
+            hour += self.step
             t_ns = (hour - start) // timedelta(microseconds=1) * 1_000
             if t_ns >= horizon_ns:
                 return
@@ -109,19 +115,31 @@ class GridSeries:
         if self.is_constant:
             return None
         hour, end = self._begin(start), start + timedelta(microseconds=-(-horizon_ns // 1_000))
-        for _ in range(HOURS_OF_YEAR + 48):
+        for _ in range(len(self.values) + 48 * 60 // min(STEPS_MIN)):
             if hour >= end:
                 break
             if self._value(hour) is None:
                 return hour
-            hour += _HOUR
+            hour += self.step
         return None
 
     def _begin(self, moment: datetime) -> datetime:
-        """The beginning of the value's hour in which an instant lies."""
+        """When the value in force at an instant began."""
         offset = timedelta(seconds=self.offset_s)
         shifted = moment.astimezone(UTC) - offset
-        return shifted.replace(minute=0, second=0, microsecond=0) + offset
+        hour = shifted.replace(minute=0, second=0, microsecond=0)
+        return hour + (shifted - hour) // self.step * self.step + offset
 
     def _value(self, begin: datetime) -> int | None:
-        return self.values[0] if self.is_constant else self.values[hour_of_year(begin)]
+        return self.values[0] if self.is_constant else self.values[place_in_year(begin, self.step)]
+
+
+def place_in_year(begin: datetime, step: timedelta) -> int:
+    """Return the number of a value in a leap year of values that hold for `step` each.
+
+    Examples
+    --------
+    >>> place_in_year(datetime(2026, 1, 1, 5, 45, tzinfo=UTC), timedelta(minutes=15))
+    23
+    """
+    return hour_of_year(begin) * (_HOUR // step) + timedelta(minutes=begin.minute, seconds=begin.second) // step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from billing_kit import Lists, busy_slice, charge, lease, make_ledger, own_price
 
 from sim.billing.energy import Electricity
 from sim.catalog.grid_reader import HourlyFile, read_grid_series
-from sim.domain.grid_series import HOURS_OF_YEAR, GridSeries, hour_of_year
+from sim.domain.grid_series import HOURS_OF_YEAR, GridSeries, hour_of_year, place_in_year
 from sim.errors import Problems
 from sim.units import NS_PER_HOUR, NS_PER_MINUTE
 
@@ -59,6 +59,21 @@ def sums(sink: Lists, column: str, *keys: str) -> dict[Any, int]:
         key = row[keys[0]] if len(keys) == 1 else tuple(row[name] for name in keys)
         found[key] = found.get(key, 0) + row[column]
     return found
+
+
+def test_a_price_by_the_quarter_hour() -> None:
+    quarters: list[int | None] = [None] * (4 * HOURS_OF_YEAR)
+    first = place_in_year(FIRST, timedelta(minutes=15))
+    quarters[first : first + 8] = [100_000_000, 200_000_000, 0, -100_000_000, *[120_000_000] * 4]
+    sink = two_hours(GridSeries(tuple(quarters), "made up", "assumed"), by_hour(400 * 10**9, 400 * 10**9))
+    # Busy quarters: steps 0.45 MJ and host 200 W x 900 s = 0.18 MJ: 0.175 kWh, at the meter 0.21875 each. Idle ones: 100 W x 900 s
+    # = 0.09 MJ and the host: 0.075 kWh, at the meter 0.09375 each. The second hour is one price, 0.375 kWh as above.
+    # 0.21875 x 0.10 + 0.21875 x 0.20 + 0.09375 x 0 - 0.09375 x 0.10 + 0.375 x 0.12 = 0.10125 USD.
+    assert sums(sink, "electricity_nano_usd", "usd_per_kwh") == {
+        "0.1": 21_875_000, "0.2": 43_750_000, "0": 0, "-0.1": -9_375_000, "0.12": 45_000_000,
+    }  # fmt: skip
+    [rented] = sink.tables["leases"]
+    assert (rented["energy_kwh"], rented["electricity_nano_usd"], rented["kgco2"]) == (1.0, 101_250_000, 0.4)
 
 
 def test_two_hours_of_different_price_and_intensity() -> None:

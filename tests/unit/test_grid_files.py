@@ -125,6 +125,84 @@ def test_a_year_is_laid_over_another_one_by_the_hour(tmp_path: Path) -> None:
     assert len(series.values) == HOURS_OF_YEAR
 
 
+def rows_every(minutes: int, count: int, start: datetime = START) -> list[str]:
+    """Rows of 0.01, 0.02, ... USD per kWh, so many minutes apart."""
+    return [f"{(start + timedelta(minutes=minutes * n)).isoformat()},{n + 1}e-2" for n in range(count)]
+
+
+@pytest.mark.parametrize("minutes", [5, 15, 30])
+def test_values_finer_than_an_hour_hold_as_long_as_they_say(tmp_path: Path, minutes: int) -> None:
+    per_hour = 60 // minutes
+    path = written(tmp_path, "time,usd_per_kwh", *rows_every(minutes, 2 * per_hour))
+    series = read(path)
+    assert (series.step, len(series.values)) == (timedelta(minutes=minutes), HOURS_OF_YEAR * per_hour)
+    for second in (0, 1, 60 * minutes - 1, 60 * minutes, 3_599, 3_600, 7_199):
+        assert series.at(START + timedelta(seconds=second)) == (second // (60 * minutes) + 1) * 10_000_000
+    assert list(series.changes(START, 2 * NS_PER_HOUR)) == [n * minutes * 60 * NANO for n in range(1, 2 * per_hour)]
+    [problem] = refused(path, hours=3)
+    assert "has no value for 2026-01-05T02:00Z" in problem
+    # a file whose clock is two minutes late
+    late = read(path, shift_h=2 / 60, start=START + timedelta(minutes=2))
+    assert (late.offset_s, late.at(START + timedelta(minutes=minutes + 1, seconds=59))) == (120, 10_000_000)
+    assert late.at(START + timedelta(minutes=minutes + 2)) == 20_000_000
+
+
+def test_quarter_hours_when_the_clocks_change(tmp_path: Path) -> None:
+    """Berlin, 25 October 2026: 02:00 to 02:45 come twice; on 29 March they never come."""
+    hour = [f"2026-10-25T02:{minute:02},{{}}" for minute in (0, 15, 30, 45)]
+    rows = [row.format(n) for n, row in enumerate([*hour, *hour], 1)]
+    start = datetime(2026, 10, 25, tzinfo=UTC)
+    series = read(written(tmp_path, "time,usd_per_kwh", *rows), timezone="Europe/Berlin", start=start)
+    assert [series.at(start + timedelta(minutes=15 * n)) // NANO for n in range(8)] == list(range(1, 9))
+    spring = ["2026-03-29T01:30,1", "2026-03-29T01:45,2", "2026-03-29T02:00,3", "2026-03-29T03:00,3", "2026-03-29T03:15,4"]
+    [problem] = refused(written(tmp_path, "time,usd_per_kwh", *spring, name="spring.csv"), timezone="Europe/Berlin")
+    assert "spring.csv" in problem
+    assert "line 4: time = '2026-03-29T02:00': the clocks of Europe/Berlin skip it" in problem
+    assert "line 5" not in problem
+
+
+def test_gaps_and_wrong_rows_of_quarter_hours(tmp_path: Path) -> None:
+    rows = rows_every(15, 9)
+    path = written(tmp_path, "time,usd_per_kwh", *rows[:2], *rows[6:])
+    [problem] = refused(path)
+    assert "line 4: 4 times 15 minutes are missing before it (4 in a row, max_gap_h is 0)" in problem
+    series = read(path, max_gap_h=1)
+    assert (series.filled_hours, series.at(START + timedelta(minutes=89))) == (1, 20_000_000)
+    odd = written(
+        tmp_path, "time,usd_per_kwh", *rows[:3], "2026-01-05T00:40Z,0.1", "2026-01-05T00:45Z,x", *rows[4:], name="odd.csv"
+    )
+    [problem] = refused(odd)
+    assert "line 5: 2026-01-05T00:40Z is no whole number of times 15 minutes after line 4, and the file is by 15 minutes" in problem
+    assert "line 6: usd_per_kwh = 'x' is not a number" in problem
+    assert "line 7" not in problem
+
+
+def test_a_year_in_which_hours_became_quarters(tmp_path: Path) -> None:
+    """As in Europe's day-ahead market on 1 October 2025: an hour's row holds for its four quarters where gaps may be filled."""
+    rows = [*rows_every(60, 2), *rows_every(15, 8, START + timedelta(hours=2))]
+    path = written(tmp_path, "time,usd_per_kwh", *rows)
+    assert "line 3: 3 times 15 minutes are missing before it" in refused(path, hours=4)[0]
+    series = read(path, hours=4, max_gap_h=1)
+    assert [series.at(START + timedelta(minutes=m)) // 10_000_000 for m in (0, 59, 60, 119, 120, 135, 239)] == [1, 1, 2, 2, 1, 2, 8]
+
+
+def test_rows_at_other_distances_are_refused(tmp_path: Path) -> None:
+    [problem] = refused(written(tmp_path, "time,usd_per_kwh", *rows_every(10, 6)))
+    assert "has rows at distances that are not read, the first in line 3" in problem
+    assert "5, 15, 30 or 60 minutes between rows" in problem
+
+
+def test_a_year_of_quarter_hours_laid_over_another_one(tmp_path: Path) -> None:
+    year = datetime(2023, 1, 1, tzinfo=UTC)
+    rows = (f"{(year + timedelta(minutes=15 * n)).isoformat()},{n % 96}" for n in range(365 * 96))
+    path = written(tmp_path, "time,gco2_per_kwh", *rows)
+    leap = datetime(2028, 2, 29, tzinfo=UTC)
+    for repeat in ("hour_of_year", "month_hour"):
+        series = read(path, "carbon", start=leap, hours=48, repeat=repeat)
+        assert [series.at(leap + timedelta(minutes=15 * n)) // NANO for n in (0, 1, 95, 96, 97)] == [0, 1, 95, 0, 1]
+        assert series.repeated == repeat
+
+
 def test_a_mean_of_the_month_by_the_hour(tmp_path: Path) -> None:
     path = written(tmp_path, *hours_of(2023))
     series = read(path, "carbon", repeat="month_hour", start=datetime(2023, 2, 1, tzinfo=UTC))
