@@ -10,8 +10,7 @@ to scrape, so that the mean over a window is a difference of two scrapes, howeve
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,23 +60,37 @@ class _Answering:
         return np.where(self.pods[places] == pods, places, count)
 
 
-class _Order:
-    """The order of a roster's replicas, for values of those that answer.
+class _Places:
+    """Where each of some replicas is among those that answered a scrape.
 
     Parameters
     ----------
-    nothing : float64, NaN for every replica of the roster.
+    answering : the replicas that answered. pods : the numbers in the data plane of those that are looked for.
     """
 
-    def __init__(self, answering: _Answering, roster: Roster) -> None:
-        self.answering, self.roster = answering, roster
-        self.nothing = np.full(len(roster.number), _NAN)
-        self._equal = np.array_equal(answering.pods, roster.plane_number)
-        self._places = answering.places_of(roster.plane_number)
+    def __init__(self, answering: _Answering, pods: IntArray) -> None:
+        self.pods = pods
+        self._equal = np.array_equal(answering.pods, pods)
+        self._places = answering.places_of(pods)
+        self._all_there = bool((self._places < len(answering.pods)).all())
+        # Values of those that answered, and one more for those that did not.
+        self._integers = np.zeros(len(answering.pods) + 1, np.int64)
+        self._floats = np.full(len(answering.pods) + 1, _NAN)
+        self.there = (self._places < len(answering.pods)).astype(np.int64)
 
     def arrange(self, values: FloatArray) -> FloatArray:
-        """Return values in the order of the roster, NaN where a replica does not answer."""
-        return values if self._equal else np.append(values, _NAN)[self._places]
+        """Return values in the order of `pods`, NaN for a replica that did not answer."""
+        if self._equal:
+            return values
+        if self._all_there:
+            return values.take(self._places)
+        self._floats[:-1] = values
+        return self._floats.take(self._places)
+
+    def arrange_integers(self, values: IntArray) -> IntArray:
+        """Return values in the order of `pods`, 0 for a replica that did not answer."""
+        self._integers[:-1] = values
+        return self._integers.take(self._places)
 
 
 class _Scrape(NamedTuple):
@@ -85,12 +98,14 @@ class _Scrape(NamedTuple):
 
     Parameters
     ----------
+    answering : who answered. since : the number of the first scrape that the same replicas answered, without a break.
     levels : of pod metrics, by replica. sums : the same; gauges are added up since these replicas answer together.
     totals : of external metrics; gauges are added up since the start.
     """
 
     time_ns: int
     answering: _Answering
+    since: int
     levels: dict[str, IntArray]
     sums: dict[str, IntArray]
     totals: dict[str, int]
@@ -106,8 +121,8 @@ class MetricsFeed:
     """
 
     def __init__(self, plane: Plane, deployment: str, names: Sequence[str], timing: MetricTiming, first_ns: int) -> None:
-        self._plane, self._names = plane, list(names)
-        self._pod_names = [name for name in names if name in POD_METRICS]
+        self._engine, self._names = plane.engine, list(names)
+        self._pod_columns = [(name, _COLUMNS[name]) for name in names if name in POD_METRICS]
         self._external_names = [name for name in names if name not in POD_METRICS]
         self._specs = np.zeros(len(plane.engine_config.specs), np.bool_)
         self._specs[[number for (name, _), number in plane.specs.items() if name == deployment]] = True
@@ -117,12 +132,18 @@ class MetricsFeed:
         self._streams = [stream for stream in sorted(plane.streams_of[deployment]) if stream not in backlogs]
         self._delay_ns, self._window_ns = round(timing.delay_s * NS_PER_S), round(timing.window_s * NS_PER_S)
         self._period_ns = round(timing.scrape_s * NS_PER_S)
+        self._reach_ns = self._delay_ns + self._window_ns + 2 * self._period_ns
         self.next_scrape_ns = first_ns
+        # Scrapes that can be reached, with their times; those before them were forgotten.
         self._times: list[int] = []
         self._scrapes: list[_Scrape] = []
-        self._rows_key = b""
+        self._forgotten = 0
+        self._who = b""
         self._answering = _Answering(_NONE, _NONE, np.zeros(0))
-        self._order: _Order | None = None
+        self._order: tuple[_Answering, Roster, _Places, FloatArray] | None = None
+        # Where the replicas that answered the last scrape seen are among those of scrapes before.
+        self._placed: _Answering | None = None
+        self._placed_in: dict[_Answering, _Places] = {}
         # What the last look saw: it holds until another scrape can be seen or something happens to a replica.
         self._seen: tuple[_Scrape, _Scrape, Roster] | None = None
         self._answers: list[tuple[str, FloatArray, float]] = []
@@ -131,25 +152,28 @@ class MetricsFeed:
 
     def scrape(self, now_ns: int) -> None:
         """Look at every replica now, and forget what no window can reach any more."""
-        view = self._plane.engine.view(now_ns)
-        answering, last = self._who_answers(view), self._scrapes[-1] if self._scrapes else None
-        levels = {name: getattr(view, _COLUMNS[name]).take(answering.rows) for name in self._pod_names}
-        sums = levels
+        view = self._engine.view(now_ns)
+        last = self._scrapes[-1] if self._scrapes else None
+        answering = self._who_answers(view)
+        levels: dict[str, IntArray] = {name: getattr(view, column).take(answering.rows) for name, column in self._pod_columns}
         if last is not None and last.answering is answering:
+            since = last.since
             sums = {name: last.sums[name] + level if name in _GAUGES else level for name, level in levels.items()}
-        totals = {name: self._total(name, view, last) for name in self._external_names}
+        else:
+            since, sums = self._forgotten + len(self._scrapes), levels
+        totals = {name: self._total(name, view, last) for name in self._external_names} if self._external_names else {}
         self._times.append(now_ns)
-        self._scrapes.append(_Scrape(now_ns, answering, levels, sums, totals))
+        self._scrapes.append(_Scrape(now_ns, answering, since, levels, sums, totals))
         self.next_scrape_ns = now_ns + self._period_ns
-        reach_ns = now_ns - self._delay_ns - self._window_ns - 2 * self._period_ns
-        if len(self._times) > _FORGET and self._times[_FORGET] <= reach_ns:
+        if len(self._times) > _FORGET and self._times[_FORGET] <= now_ns - self._reach_ns:
             del self._times[:_FORGET], self._scrapes[:_FORGET]
+            self._forgotten += _FORGET
 
     def _who_answers(self, view: View) -> _Answering:
         """Return the admitting replicas of the deployment; the same object as long as they are the same."""
-        key = view.replica.tobytes() + view.accepting.tobytes()
-        if key != self._rows_key:
-            self._rows_key = key
+        who = view.replica.tobytes() + view.accepting.tobytes()
+        if who != self._who:
+            self._who = who
             rows = np.flatnonzero(self._specs[view.spec] & (view.accepting != 0))
             self._answering = _Answering(rows, view.replica[rows], self._capacity[view.spec[rows]])
         return self._answering
@@ -178,70 +202,87 @@ class MetricsFeed:
             return dict.fromkeys(self._names, nobody)
         last = self._scrapes[newest]
         oldest = min(bisect_right(self._times, last.time_ns - self._window_ns), newest)
-        before = self._scrapes[max(oldest - 1, 0)]
-        if self._seen is None or self._seen[0] is not last or self._seen[1] is not before or self._seen[2] is not roster:
-            window = self._scrapes[oldest : newest + 1]
-            order = self._order_of(last.answering, roster)
-            self._answers = [(name, order.arrange(_per_pod(name, window, before)), _NAN) for name in self._pod_names]
-            self._answers += [(name, order.nothing, _of_all(name, window, before)) for name in self._external_names]
+        before = self._scrapes[oldest - 1 if oldest else 0]
+        seen = self._seen
+        if seen is None or seen[0] is not last or seen[1] is not before or seen[2] is not roster:
+            places, nothing = self._order_of(last.answering, roster)
+            self._answers = [(name, places.arrange(self._per_pod(name, oldest, newest)), _NAN) for name, _ in self._pod_columns]
+            for name in self._external_names:
+                self._answers.append((name, nothing, self._of_all(name, oldest, newest)))
             self._seen = last, before, roster
         age_ns = now_ns - last.time_ns
         return {name: Samples(age_ns, per_pod, total) for name, per_pod, total in self._answers}
 
-    def _order_of(self, answering: _Answering, roster: Roster) -> _Order:
-        if self._order is None or self._order.answering is not answering or self._order.roster is not roster:
-            self._order = _Order(answering, roster)
-        return self._order
+    def _order_of(self, answering: _Answering, roster: Roster) -> tuple[_Places, FloatArray]:
+        """Return where the replicas of a roster are among those that answered, and no value for each."""
+        order = self._order
+        if order is None or order[0] is not answering or order[1] is not roster:
+            nothing = np.full(len(roster.number), _NAN)
+            order = self._order = answering, roster, _Places(answering, roster.plane_number), nothing
+        return order[2], order[3]
 
+    def _per_pod(self, name: str, oldest: int, newest: int) -> FloatArray:
+        """Return a pod metric of every replica that answered last, NaN for none.
 
-def _per_pod(name: str, window: Sequence[_Scrape], before: _Scrape) -> FloatArray:
-    """Return a pod metric of every replica that answered last, NaN for none.
+        Parameters
+        ----------
+        oldest, newest : the first and the last scrape in the window.
+        """
+        last = self._scrapes[newest]
+        if name not in _GAUGES:
+            before = self._scrapes[oldest - 1 if oldest else 0]
+            return self._growth(name, last, before) / ((last.time_ns - before.time_ns) or _NAN)
+        if last.since - self._forgotten <= oldest:
+            mean = self._sum(name, oldest, newest) / (newest - oldest + 1)
+        else:
+            mean = self._mean_of_some(name, oldest, newest)
+        return mean / last.answering.capacity if name == "kv_utilization" else mean
 
-    Parameters
-    ----------
-    window : the scrapes in it, oldest first. before : the scrape before it, or its first one where there is none.
-    """
-    last = window[-1]
-    if name not in _GAUGES:
-        elapsed_ns = last.time_ns - before.time_ns
-        return _growth(name, last, before) / (elapsed_ns or _NAN)
-    same = window[0].answering is last.answering
-    mean = _sum(name, window, before) / len(window) if same else _mean_of_some(name, window, before)
-    return mean / last.answering.capacity if name == "kv_utilization" else mean
+    def _sum(self, name: str, first: int, last: int) -> IntArray:
+        """Return a gauge added up over scrapes that the same replicas answered."""
+        scrape = self._scrapes[last]
+        if scrape.since - self._forgotten < first:
+            return scrape.sums[name] - self._scrapes[first - 1].sums[name]
+        return scrape.sums[name]
 
+    def _together(self, oldest: int, newest: int) -> Iterator[tuple[int, int]]:
+        """Yield the first and the last of the scrapes of a window that the same replicas answered, latest first."""
+        while newest >= oldest:
+            first = max(self._scrapes[newest].since - self._forgotten, oldest)
+            yield first, newest
+            newest = first - 1
 
-def _sum(name: str, window: Sequence[_Scrape], before: _Scrape) -> IntArray:
-    """Return a gauge added up over scrapes that the same replicas answered."""
-    if before is window[0] or before.answering is not window[0].answering:
-        return window[-1].sums[name]
-    return window[-1].sums[name] - before.sums[name]
+    def _mean_of_some(self, name: str, oldest: int, newest: int) -> FloatArray:
+        """Return the mean of a gauge over the scrapes that each of the last replicas answered."""
+        answering = self._scrapes[newest].answering
+        sums, counts = np.zeros(len(answering.pods), np.int64), np.zeros(len(answering.pods), np.int64)
+        for first, last in self._together(oldest, newest):
+            places = self._places_in(self._scrapes[last].answering, answering)
+            sums += places.arrange_integers(self._sum(name, first, last))
+            counts += (last - first + 1) * places.there
+        return sums / counts
 
+    def _growth(self, name: str, last: _Scrape, before: _Scrape) -> IntArray | FloatArray:
+        """Return how much a counter of each of the last replicas grew; NaN where it did not answer before."""
+        if before.answering is last.answering:
+            return last.levels[name] - before.levels[name]
+        places = self._places_in(before.answering, last.answering)
+        growth = last.levels[name] - places.arrange_integers(before.levels[name])
+        return np.where(places.there != 0, growth, _NAN)
 
-def _mean_of_some(name: str, window: Sequence[_Scrape], before: _Scrape) -> FloatArray:
-    """Return the mean of a gauge over the scrapes that each of the last replicas answered."""
-    pods = window[-1].answering.pods
-    sums, counts = np.zeros(len(pods), np.int64), np.zeros(len(pods), np.int64)
-    for answering, scrapes in groupby(window, lambda scrape: scrape.answering):
-        together = list(scrapes)
-        places = answering.places_of(pods)
-        sums += np.append(_sum(name, together, before), 0)[places]
-        counts += np.append(np.full(len(answering.pods), len(together)), 0)[places]
-    return sums / counts
+    def _places_in(self, answering: _Answering, pods_of: _Answering) -> _Places:
+        """Return where the replicas that answered one scrape are among those that answered another."""
+        if self._placed is not pods_of:
+            self._placed, self._placed_in = pods_of, {}
+        places = self._placed_in.get(answering)
+        if places is None:
+            places = self._placed_in[answering] = _Places(answering, pods_of.pods)
+        return places
 
-
-def _growth(name: str, last: _Scrape, before: _Scrape) -> IntArray | FloatArray:
-    """Return how much a counter of each of the last replicas grew; NaN where it did not answer before."""
-    if before.answering is last.answering:
-        return last.levels[name] - before.levels[name]
-    places = before.answering.places_of(last.answering.pods)
-    growth = last.levels[name] - np.append(before.levels[name], 0)[places]
-    return np.where(places < len(before.answering.pods), growth, _NAN)
-
-
-def _of_all(name: str, window: Sequence[_Scrape], before: _Scrape) -> float:
-    """Return a metric of the whole deployment; parameters as `_per_pod`."""
-    last = window[-1].totals[name]
-    if name == "requests_per_s":
-        elapsed_ns = window[-1].time_ns - before.time_ns
-        return (last - before.totals[name]) * NS_PER_S / elapsed_ns if elapsed_ns else _NAN
-    return (last - (0 if before is window[0] else before.totals[name])) / len(window)
+    def _of_all(self, name: str, oldest: int, newest: int) -> float:
+        """Return a metric of the whole deployment; parameters as `_per_pod`."""
+        last, before = self._scrapes[newest], self._scrapes[oldest - 1 if oldest else 0]
+        if name == "requests_per_s":
+            elapsed_ns = last.time_ns - before.time_ns
+            return (last.totals[name] - before.totals[name]) * NS_PER_S / elapsed_ns if elapsed_ns else _NAN
+        return (last.totals[name] - (before.totals[name] if oldest else 0)) / (newest - oldest + 1)

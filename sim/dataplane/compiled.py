@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any
 
 import numpy as np
 
@@ -12,17 +10,18 @@ from sim.dataplane import kernel_doors as doors
 from sim.dataplane import kernel_layout as k
 from sim.dataplane import layout
 from sim.dataplane.compiled_feed import Feeding, pieces
+from sim.dataplane.compiled_view import CompiledView, ViewPlaces
 from sim.dataplane.engine import Hit, IntArray, ReplicaTotals, View, Watch, backlog_rows, checked_share
-from sim.dataplane.kernel_looking import COUNTER_COUNT, FLOAT_COLUMNS, REPLICA_COLUMNS, STREAM_COLUMNS
 from sim.domain.traffic import RequestBlock
 from sim.perf.steptime import FRACTION_BITS, ONE_NS_FX
 from sim.units import NS_PER_S, NS_PER_US
 
-VIEW_FIELDS = tuple(field.name for field in fields(View))
-
 
 class CompiledPlane(Feeding):
     """The Numba engine: it jumps over decode steps in closed form."""
+
+    # Of the last view; they hold as long as there are as many replicas.
+    _places: ViewPlaces | None = None
 
     # Time
 
@@ -379,26 +378,12 @@ class CompiledPlane(Feeding):
     def view(self, t_ns: int) -> View:
         if t_ns != self.now_ns:
             self._at(t_ns)
-        memory, config, count = self.memory, self.config, len(self.index_of)
-        streams, queues = len(config.streams), len(config.max_queue)
-        replicas, flat = REPLICA_COLUMNS * count, STREAM_COLUMNS * streams
-        counters = replicas + flat
-        ints = np.empty(counters + streams * COUNTER_COUNT + queues, np.int64)
-        floats = np.empty((FLOAT_COLUMNS + streams) * count, np.float64)
-        doors.look(memory.m, memory.f, ints, floats, count)
-        columns: list[Any] = [
-            ints[counters : len(ints) - queues].reshape(streams, COUNTER_COUNT),
-            *ints[replicas:counters].reshape(STREAM_COLUMNS, streams),
-            ints[len(ints) - queues :],
-            *ints[:replicas].reshape(REPLICA_COLUMNS, count),
-            *floats[: FLOAT_COLUMNS * count].reshape(FLOAT_COLUMNS, count),
-            floats[FLOAT_COLUMNS * count :].reshape(count, streams),
-            *self._ring(t_ns),
-        ]
-        # A frozen dataclass sets its fields one by one, which is a third of a look.
-        view = object.__new__(View)
-        vars(view).update(zip(VIEW_FIELDS, (t_ns, *columns), strict=True))
-        return view
+        count, places = len(self.index_of), self._places
+        if places is None or places.replicas != count:
+            places = self._places = ViewPlaces(count, len(self.config.streams), len(self.config.max_queue))
+        ints, floats = places.arrays()
+        doors.look(self.memory.m, self.memory.f, ints, floats, count)
+        return CompiledView.of(t_ns, places, ints, floats, self._ring(t_ns))
 
     def _ring(self, t_ns: int) -> tuple[IntArray, IntArray]:
         if not self.config.ring_s:

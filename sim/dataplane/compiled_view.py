@@ -1,0 +1,90 @@
+"""What a look at the compiled engine filled, as a `View`: a column is cut out of its array when it is first read.
+
+A look of a controller reads a handful of the columns, and cutting them all out took as long as filling them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.dataplane.engine import FloatArray, IntArray, View
+from sim.dataplane.kernel_looking import COUNTER_COUNT, FLOAT_COLUMNS, REPLICA_COLUMNS, STREAM_COLUMNS
+
+# In the order of the kernel.
+_BY_STREAM = ("queued", "in_flight", "thrown_back", "queued_us", "in_flight_us")
+_BY_REPLICA = (
+    "replica",
+    "spec",
+    "accepting",
+    "waiting",
+    "running",
+    "outstanding",
+    "from_backlog",
+    "reserved_tokens",
+    "kv_used_tokens",
+    "busy_ns",
+    "draining_busy_ns",
+    "steps",
+    "prefill_tokens",
+    "output_tokens",
+)
+_FLOATS_BY_REPLICA = ("lost_ns", "energy_j")
+
+
+class ViewPlaces:
+    """Where the columns of a view lie in the two arrays that the kernel fills, for so many replicas, streams and queues."""
+
+    def __init__(self, replicas: int, streams: int, queues: int) -> None:
+        self.replicas = replicas
+        by_stream = REPLICA_COLUMNS * replicas
+        counters = by_stream + STREAM_COLUMNS * streams
+        lengths = counters + COUNTER_COUNT * streams
+        shares = FLOAT_COLUMNS * replicas
+        self.ints, self.floats = lengths + queues, shares + streams * replicas
+        # Column: whether it is a float, where it begins and ends, and its second dimension, 0 for none.
+        self.cuts: dict[str, tuple[bool, int, int, int]] = {
+            "counters": (False, counters, lengths, COUNTER_COUNT),
+            "service_queue": (False, lengths, self.ints, 0),
+            "shares_ns": (True, shares, self.floats, streams),
+            **{name: (False, by_stream + n * streams, by_stream + (n + 1) * streams, 0) for n, name in enumerate(_BY_STREAM)},
+            **{name: (False, n * replicas, (n + 1) * replicas, 0) for n, name in enumerate(_BY_REPLICA)},
+            **{name: (True, n * replicas, (n + 1) * replicas, 0) for n, name in enumerate(_FLOATS_BY_REPLICA)},
+        }
+
+    def arrays(self) -> tuple[IntArray, FloatArray]:
+        """Return two arrays for the kernel to fill."""
+        return np.empty(self.ints, np.int64), np.empty(self.floats, np.float64)
+
+
+class CompiledView(View):
+    """A view whose columns are cut out of what the kernel filled when they are first read, and then kept."""
+
+    @classmethod
+    def of(cls, t_ns: int, places: ViewPlaces, ints: IntArray, floats: FloatArray, ring: tuple[IntArray, IntArray]) -> CompiledView:
+        """Return the view of two arrays that the kernel has filled.
+
+        Parameters
+        ----------
+        ring : arrivals and in-flight time by second.
+        """
+        view = object.__new__(cls)
+        # A frozen dataclass would set every field on its own.
+        kept = vars(view)
+        kept["time_ns"], kept["_cuts"], kept["_ints"], kept["_floats"] = t_ns, places.cuts, ints, floats
+        kept["ring_arrivals"], kept["ring_in_flight_us"] = ring
+        return view
+
+    def __getattr__(self, name: str) -> npt.NDArray[Any]:
+        kept = vars(self)
+        cut = kept.get("_cuts", {}).get(name)
+        if cut is None:
+            raise AttributeError(f"a view has no {name!r}")
+        is_float, start, end, width = cut
+        column: npt.NDArray[Any] = kept["_floats" if is_float else "_ints"][start:end]
+        if width:
+            column = column.reshape(-1, width)
+        kept[name] = column
+        return column
