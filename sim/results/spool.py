@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,18 @@ from sim.schema import SCHEMA_VERSION, TABLES, Table
 
 SPOOL_ROWS = 1_024  # a row of a wide table takes a kilobyte while it waits
 MEMORY_LIMIT = "64MB"
-ROW_GROUP = 32_768  # the writer holds one group per table in memory
+ROW_GROUP = 8_192  # the writer holds one group of a table in memory
+# A connection takes 15 ms to open, and keeps more memory with every part that it writes, and with every long table that it merges.
+PARTS_PER_CONNECTION = 32
+LONG_PARTS = 4
 _ORDER = "_order"
 
-# A slice of a lease is cut at windows, so every part of the ledger lies in the window in which its slice starts.
+# A slice of a lease is cut at windows, so every part of the ledger lies in the window in which its slice starts. Parts are added up
+# before windows are looked for, because a search holds all that is searched in memory.
 _WINDOWS_WITH_COST = """
     SELECT w.* REPLACE (coalesce(c.cost, 0) AS cost_nano_usd) FROM windows AS w LEFT JOIN (
-        SELECT starts.start_ns, part.stream, sum(part.amount_nano_usd) AS cost FROM attribution AS part
+        SELECT starts.start_ns, part.stream, sum(part.cost) AS cost
+        FROM (SELECT start_ns, stream, sum(amount_nano_usd) AS cost FROM attribution GROUP BY ALL) AS part
         ASOF JOIN (SELECT DISTINCT start_ns FROM windows) AS starts ON part.start_ns >= starts.start_ns GROUP BY ALL
     ) AS c ON w.start_ns = c.start_ns AND w.stream = c.stream
 """
@@ -79,6 +84,8 @@ class Spool:
         self._parts: dict[str, list[Path]] = {name: [] for name in TABLES}
         self._latest_key: dict[str, tuple[Any, ...]] = dict.fromkeys(TABLES, ())
         self._in_order = dict.fromkeys(TABLES, True)
+        self._open: duckdb.DuckDBPyConnection | None = None
+        self._open_parts = 0
 
     def append(self, table: str, row: Mapping[str, object]) -> None:
         """Add a row given by column name.
@@ -125,16 +132,23 @@ class Spool:
         """
         for name in TABLES:
             self._flush(name)
-        with connect(self._folder) as connection:
-            self._merge(connection, target, tables)
+        self._disconnect()
+        names = list(tables)
+        while names:
+            with connect(self._folder) as connection:
+                self._merge_some(connection, names, target)
         self.close()
 
-    def _merge(self, connection: duckdb.DuckDBPyConnection, target: Path, tables: Collection[str]) -> None:
+    def _merge_some(self, connection: duckdb.DuckDBPyConnection, names: list[str], target: Path) -> None:
+        """Write tables and take them off the list, up to and including the first long one."""
         for name, table in TABLES.items():
             paths = "[" + ", ".join(quoted(str(path)) for path in self._parts[name]) + "]"
             rows = f"SELECT * FROM read_parquet({paths})" if self._parts[name] else _no_rows(table)
             connection.execute(f"CREATE VIEW {name} AS {rows}")
-        for name, table in ((name, TABLES[name]) for name in tables):
+        long = False
+        while names and not long:
+            name = names.pop(0)
+            table, long = TABLES[name], len(self._parts[name]) >= LONG_PARTS
             rows = _WITH_COST.get(name, f"SELECT * FROM {name}")
             # Parts are sorted; where each begins after the one before, reading them in turn needs no memory for a sort.
             order = f"ORDER BY {_order(table)}" if name in _WITH_COST or not self._in_order[name] else ""
@@ -146,6 +160,7 @@ class Spool:
 
     def close(self) -> None:
         """Remove the part files."""
+        self._disconnect()
         for path in [path for parts in self._parts.values() for path in parts]:
             path.unlink(missing_ok=True)
 
@@ -173,22 +188,50 @@ class Spool:
         held[_ORDER] = np.arange(self._written[table], self.rows(table), dtype=np.int64)
         path = self._folder / f"{table}.{len(self._parts[table]):06d}.part.parquet"
         rows = f"SELECT {_columns(TABLES[table])}, {_ORDER} FROM held ORDER BY {_order(TABLES[table])}"
-        # A connection that lives as long as the run would keep more memory with every part.
-        with connect(self._folder) as connection:
-            connection.register("held", held)
-            connection.execute(f"COPY ({rows}) TO {quoted(str(path))} (FORMAT parquet)")
-            self._parts[table].append(path)
-            self._note_order(connection, table, path)
+        connection = self._connect()
+        connection.register("held", held)
+        connection.execute(f"COPY ({rows}) TO {quoted(str(path))} (FORMAT parquet)")
+        connection.unregister("held")
+        self._parts[table].append(path)
+        self._note_order(table, held)
         self._written[table] = self.rows(table)
         self._held[table], self._arrays[table] = 0, []
 
-    def _note_order(self, connection: duckdb.DuckDBPyConnection, table: str, part: Path) -> None:
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        """Return the connection that writes parts, now and then a new one."""
+        if self._open is not None and self._open_parts == PARTS_PER_CONNECTION:
+            self._disconnect()
+        if self._open is None:
+            self._open, self._open_parts = connect(self._folder), 0
+        self._open_parts += 1
+        return self._open
+
+    def _disconnect(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _note_order(self, table: str, held: Mapping[str, npt.NDArray[Any]]) -> None:
         """Note whether a new part begins after the end of the one before."""
-        keys = ", ".join(f'"{key}"' for key in TABLES[table].key)
-        ends = f"SELECT {keys} FROM read_parquet({quoted(str(part))}) LIMIT 1 OFFSET "
-        first, last = (connection.execute(ends + str(index)).fetchall()[0] for index in (0, self._held[table] - 1))
-        self._in_order[table] &= self._latest_key[table] <= first
-        self._latest_key[table] = last
+        columns = [held[name] for name in TABLES[table].key]
+        self._in_order[table] &= self._latest_key[table] <= _end_key(columns, np.min)
+        self._latest_key[table] = _end_key(columns, np.max)
+
+
+def _end_key(columns: Sequence[npt.NDArray[Any]], end: Callable[[npt.NDArray[Any]], Any]) -> tuple[Any, ...]:
+    """Return the least or the largest key of rows.
+
+    Examples
+    --------
+    >>> _end_key([np.array([2, 1, 1]), np.array(["a", "c", "b"], object)], np.min) == (1, "b")
+    True
+    """
+    key, rows = [], np.arange(len(columns[0]))
+    for column in columns:
+        values = column[rows]
+        key.append(end(values))
+        rows = rows[values == key[-1]]
+    return tuple(key)
 
 
 def _columns(table: Table) -> str:

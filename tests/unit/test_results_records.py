@@ -76,6 +76,21 @@ def test_rows_come_in_the_order_of_the_key(tmp_path: Path, times_ns: list[int], 
     )
 
 
+def test_a_table_of_very_many_parts(tmp_path: Path) -> None:
+    """More parts than one connection writes, and more long tables than one connection merges."""
+    times_ns = [number * 7 % 100 for number in range(100)]
+    with RunWriter(tmp_path / "run", rows=2) as writer:
+        for number, time_ns in enumerate(times_ns):
+            writer.spool.append("events", event(number, time_ns))
+            writer.spool.append("decisions", {
+                "time_ns": number, "deployment": "llama", "policy": "static", "before": 1, "after": 2, "reason": str(number)
+            })  # fmt: skip
+        result = writer.merge()
+        assert result.table("events")["time_ns"].tolist() == list(range(100))
+        assert result.table("decisions")["reason"].tolist() == [str(number) for number in range(100)]
+        assert len(result.table("windows")["start_ns"]) == 0
+
+
 def test_arrays_and_rows_may_be_mixed(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run", rows=3) as writer:
         writer.spool.append("events", event(0, 10))
