@@ -63,6 +63,7 @@ class _Looks:
         for _ in range(60):
             self.now_ns += NS_PER_S
             self.engine.advance(self.now_ns)
+            environment.run(until=self.now_ns)
             self.scrape()
         self.look()
 
