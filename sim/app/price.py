@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sim.errors import InputError, Problem, Problems
 
 if TYPE_CHECKING:
+    from sim.catalog.loader import Catalog
     from sim.studies.price import PricedLives
 
     # A way to buy, the bill, or the problems that leave none.
@@ -80,13 +81,14 @@ def price(arguments: argparse.Namespace) -> int:
 
 def _ways(arguments: argparse.Namespace) -> list[str]:
     """Check the options that need no file, all at once; return the ways to buy that are asked for."""
-    from sim.billing.life_reader import PURCHASES
+    from sim.billing.life_reader import ways_to_buy
 
     problems = Problems()
+    known = ways_to_buy(_catalog(arguments.catalog))
     ways = list(dict.fromkeys(word.strip() for word in (arguments.as_bought or "").split(",") if word.strip()))
     for way in ways:
-        problems.check(way in PURCHASES, "--as", way, "is not a way to buy a machine", choices=PURCHASES)
-    problems.check(arguments.as_bought is None or bool(ways), "--as", arguments.as_bought, "names none", ", ".join(PURCHASES))
+        problems.check(way in known, "--as", way, "is not a way to buy a machine", choices=known)
+    problems.check(arguments.as_bought is None or bool(ways), "--as", arguments.as_bought, "names none", ", ".join(known))
     problems.check(0 <= arguments.seed <= MOST_SEED, "--seed", arguments.seed, "is out of range", f"0 to {MOST_SEED}")
     problems.check(arguments.max_bad_rows >= 0, "--max-bad-rows", arguments.max_bad_rows, "must not be negative", ">= 0")
     problems.check(
@@ -94,6 +96,16 @@ def _ways(arguments: argparse.Namespace) -> list[str]:
     )
     problems.raise_if_any()
     return ways
+
+
+def _catalog(overlay: str | None) -> Catalog:
+    """Return the catalog; what is wrong with the overlay is told with the lives."""
+    from sim.catalog.loader import load_catalog
+
+    try:
+        return load_catalog(overlay)
+    except InputError:
+        return load_catalog()
 
 
 def _bought_as(priced: PricedLives, way: str) -> Bought:

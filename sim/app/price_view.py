@@ -55,8 +55,7 @@ def show_alternatives(priced: PricedLives, bills: Sequence[Bought], console: Con
     for way, _, problems in bills:
         for problem in problems[:1]:
             more = f" ({len(problems) - 1:,} more)" if len(problems) > 1 else ""
-            told = f"{problem.path} = {problem.value!r} {problem.message}{more}"
-            console.print(labelled(way, told), soft_wrap=True)
+            console.print(labelled(way, f"{problem.message}{more}"), soft_wrap=True)
 
 
 def _rule_table(priced: PricedLives, lines: Sequence[RuleLine], *, each: bool) -> Table:

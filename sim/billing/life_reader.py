@@ -13,13 +13,12 @@ from sim.catalog.loader import Catalog
 from sim.domain.hardware import InstanceType
 from sim.errors import InputError, Problem, Problems
 from sim.scenario.commitments import check_money
-from sim.units import instant
+from sim.units import NS_PER_HOUR, instant
 
 MUST = ("instance", "region", "begin", "end")
 MAY = ("id", "cloud", "zone", "purchase", "ended", "price_usd_per_hour", "price_path", "currency")
 COLUMNS = MUST + MAY
 PATH_COLUMNS = ("time", "price_usd_per_hour")
-PURCHASES = (ON_DEMAND, SPOT)
 SHOWN_BAD_ROWS = 20
 _INSTANT = "ISO 8601, for instance 2026-09-15T06:00:00Z"
 
@@ -84,15 +83,26 @@ def check_lives(lives: Iterable[Life], catalog: Catalog) -> tuple[Life, ...]:
     return tuple(life for _, life in made)
 
 
+def ways_to_buy(catalog: Catalog) -> tuple[str, ...]:
+    """Return the names of all ways in which a machine can be bought: on demand, spot, and the managed offers of the catalog."""
+    return (ON_DEMAND, SPOT, *catalog.managed_offers)
+
+
 def offered(life: Life, row: InstanceType, catalog: Catalog) -> Problem | None:
     """Return why a machine cannot be had like this, or None; the path of the problem is a column."""
-    if life.purchase not in PURCHASES:
-        return _problem("purchase", life.purchase, "is not a way to buy a machine", PURCHASES)
+    if life.purchase not in ways_to_buy(catalog):
+        return _problem("purchase", life.purchase, "is not a way to buy a machine", ways_to_buy(catalog))
+    offer = catalog.managed_offers.get(life.purchase)
+    if offer is not None and offer.longest_h and life.life_ns > offer.longest_h * NS_PER_HOUR:
+        return _problem("end", moment_of(life.end_ns).isoformat(), f"{offer.name} ends after {offer.longest_h:g} h", ())
     if life.purchase == SPOT and offer_of(row) not in SPOT_RULES:
         return _problem("purchase", SPOT, f"{row.cloud} has no spot machines", (ON_DEMAND,))
     if life.usd_per_hour is not None or life.path:
         return None
-    if life.region not in row.on_demand:
+    if offer is not None and not offer.rents(row):
+        message = f"{offer.name} has no price of {row.name}; give price_usd_per_hour"
+        return _problem("purchase", life.purchase, message, (ON_DEMAND,))
+    if life.region not in row.on_demand and not (offer is not None and offer.usd_per_accelerator_hour):
         return _problem(
             "region", life.region, f"{row.name} has no price there; give price_usd_per_hour or another region", row.on_demand
         )

@@ -15,13 +15,15 @@ from zoneinfo import ZoneInfo
 from sim.billing.books import ledger_of, pool_billing
 from sim.billing.energy import Electricity, MachinePower
 from sim.billing.ledger import OPEN_AT_END, Ledger, PoolBilling, Sink
-from sim.billing.machine_rules import SPOT_RULES, offer_of, on_demand_rule
-from sim.billing.rates import Rate
-from sim.billing.tariffs import INTERRUPTED, MachineTariff, pool_tariffs
+from sim.billing.machine_rules import SPOT_RULES, MachineRule, offer_of, on_demand_rule
+from sim.billing.managed import managed_rates, managed_rule
+from sim.billing.rates import Rate, dated_rates
+from sim.billing.tariffs import INTERRUPTED, MachineTariff, Tariff, pool_tariffs
+from sim.domain.managed import ManagedOffer
 from sim.domain.usage import Lease
 from sim.scenario import Account, Energy, Pool, Scenario
 from sim.scenario.commitments import Commitment
-from sim.scenario.resolve import Resolved, resolve
+from sim.scenario.resolve import Resolved, ResolvedPool, resolve
 from sim.units import NS_PER_HOUR, NS_PER_US, instant, nano_usd
 
 ON_DEMAND, SPOT = "on_demand", "spot"
@@ -55,7 +57,8 @@ class Life:
     Parameters
     ----------
     name : of the machine. instance : type, of the catalog. region, zone : where; zone "" where it does not matter.
-    begin_ns, end_ns : in nanoseconds since 1970-01-01 UTC. purchase : "on_demand" or "spot".
+    begin_ns, end_ns : in nanoseconds since 1970-01-01 UTC.
+    purchase : "on_demand", "spot", or a managed offer of the catalog ("sagemaker", "vertex", ...).
     ended : "user", "interrupted" (by its provider), "crashed" or "running" (at `end_ns` it still was there).
     usd_per_hour : one's own price as a decimal in text; None takes the catalog's.
     path : one's own prices, (from, in nanoseconds since 1970, USD per hour), oldest first; before the first one that one holds.
@@ -264,11 +267,28 @@ def _pool(members: Sequence[Life]) -> Pool:
 
 def _billing(name: str, life: Life, resolved: Resolved, start_ns: int) -> PoolBilling:
     row = resolved.pools[name]
-    if life.path:
-        rates = tuple(Rate(at_ns - start_ns, nano_usd(usd), usd, "own price path", "assumed") for at_ns, usd in life.path)
-        offer = offer_of(row.instance)
-        rule = SPOT_RULES[offer] if life.purchase == SPOT else on_demand_rule(offer)
-        tariffs: Mapping[str, MachineTariff] = dict.fromkeys(row.config.zones, MachineTariff(rates, rule))
+    offer = resolved.catalog.managed_offers.get(life.purchase)
+    if not life.path and offer is None:
+        tariffs: Mapping[str, Tariff] = pool_tariffs(name, resolved)
     else:
-        tariffs = pool_tariffs(name, resolved)  # type: ignore[assignment]
+        tariff = MachineTariff(_own_rates(life, start_ns) or _managed(offer, row, resolved), _rule(life.purchase, row, offer))
+        tariffs = dict.fromkeys(row.config.zones, tariff)
     return PoolBilling(tariffs, MachinePower(row.instance.accelerators, 0.0, 0.0), _NO_ELECTRICITY)
+
+
+def _own_rates(life: Life, start_ns: int) -> tuple[Rate, ...]:
+    """Return one's own prices of a machine; none where they are not given."""
+    if life.usd_per_hour is not None:
+        return (Rate(0, nano_usd(life.usd_per_hour), life.usd_per_hour, "own price", "assumed"),)
+    return tuple(Rate(at_ns - start_ns, nano_usd(usd), usd, "own price path", "assumed") for at_ns, usd in life.path)
+
+
+def _managed(offer: ManagedOffer | None, row: ResolvedPool, resolved: Resolved) -> tuple[Rate, ...]:
+    listed = dated_rates(row.instance.on_demand.get(row.config.region, ()), resolved.scenario.start_instant)
+    return () if offer is None else managed_rates(offer, row.instance, listed)
+
+
+def _rule(purchase: str, row: ResolvedPool, offer: ManagedOffer | None) -> MachineRule:
+    if offer is not None:
+        return managed_rule(offer)
+    return SPOT_RULES[offer_of(row.instance)] if purchase == SPOT else on_demand_rule(offer_of(row.instance))

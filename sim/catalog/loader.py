@@ -13,6 +13,7 @@ from sim.catalog.batch_checks import accelerator_class, check_batch_fit, check_b
 from sim.catalog.checks import check_accelerator, check_model, check_training_efficiency
 from sim.catalog.cost_checks import check_cost_line
 from sim.catalog.fit_rules import completed_fits
+from sim.catalog.managed_checks import check_managed_offer
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
 from sim.domain.batch_models import BatchFit, BatchModel
 from sim.domain.cost_lines import CostLine
@@ -29,6 +30,7 @@ from sim.domain.hardware import (
     StepFit,
     TypeRule,
 )
+from sim.domain.managed import ManagedOffer
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
 from sim.domain.pricing import OFFERS, PAYMENTS, TERMS, CommitmentDiscount, SizeFlexibility, SustainedUse
@@ -59,6 +61,7 @@ KINDS: dict[str, type[Any]] = {
     "sustained_uses": SustainedUse,
     "size_flexibilities": SizeFlexibility,
     "cost_lines": CostLine,
+    "managed_offers": ManagedOffer,
 }
 _EVER = "1970-01-01"
 FILES = (
@@ -83,6 +86,7 @@ FILES = (
     "commitments",
     "size_flexibility",
     "cost_lines",
+    "managed_offers",
 )
 
 
@@ -131,6 +135,7 @@ class Catalog:
     sustained_uses: dict[str, SustainedUse] = field(default_factory=dict)
     size_flexibilities: dict[str, SizeFlexibility] = field(default_factory=dict)
     cost_lines: dict[str, CostLine] = field(default_factory=dict)
+    managed_offers: dict[str, ManagedOffer] = field(default_factory=dict)
 
     def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
         """Return the row of a kind by name, or None with a problem that lists the names and the nearest.
@@ -419,6 +424,8 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         problems.check(falling, f"{path}.tiers", list(row.tiers), "do not fall", "shares from 1 down, above 0")
     elif isinstance(row, CostLine):
         check_cost_line(row, path, problems)
+    elif isinstance(row, ManagedOffer):
+        check_managed_offer(row, sections["accelerators"], path, problems)
     elif isinstance(row, TrainingEfficiency):
         check_training_efficiency(row, path, sections["accelerators"], problems)
 
