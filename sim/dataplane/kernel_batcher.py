@@ -168,7 +168,7 @@ def start_batch(m: IntArray, f: FloatArray, r: int) -> None:
     m[r + R_N_OUT] = chunks
     m[r + R_S_TWICE] = s_twice
     m[r + R_PIECE] = piece_at(m, s, 0, 0)
-    m[r + R_STEP_FX] = constant_fx(m, s, tokens, chunks, s_twice)
+    m[r + R_STEP_FX] = constant_fx(m, s, tokens, chunks, s_twice, 0)
     m[r + R_GROWTH_FX] = 0
     m[r + R_START_NS] = m[NOW_NS]
     m[r + R_LEFT] = 1

@@ -331,7 +331,7 @@ def start_step(m: IntArray, f: FloatArray, r: int) -> None:
     m[r + R_S_TWICE] = s_twice
     m[r + R_PIECE] = piece_at(m, s, decoding, m[r + R_CONTEXT])
     piece = m[TABLES_AT] + m[r + R_PIECE]
-    constant = constant_fx(m, s, tokens, decoding + completing, s_twice) + m[piece + P_OFFSET_FX]
+    constant = constant_fx(m, s, tokens, decoding + completing, s_twice, decoding) + m[piece + P_OFFSET_FX]
     m[r + R_STEP_FX] = constant + m[piece + P_SLOPE_FX] * m[r + R_CONTEXT]
     m[r + R_START_NS] = m[NOW_NS]
     steps, growth, waiting = 1, 0, NONE

@@ -68,6 +68,8 @@ from sim.dataplane.kernel_layout import (
     S_LAST_CONTEXTS,
     S_LAST_SAMPLED,
     S_LAST_TOKENS,
+    S_PROMPT_FX,
+    S_PROMPT_J,
     S_SAMPLED,
     S_SEQUENCE_FX,
     S_SEQUENCE_J,
@@ -123,13 +125,14 @@ def steps_to_knot(m: IntArray, r: int, decoding: int, context: int) -> int:
     return (m[m[TABLES_AT] + place + PIECE_WIDTH + P_KNOT] * decoding - context + decoding - 1) // decoding
 
 
-@compiled(INT(INTS, INT, INT, INT, INT))
-def constant_fx(m: IntArray, s: int, n: int, n_out: int, s_twice: int) -> int:
+@compiled(INT(INTS, INT, INT, INT, INT, INT))
+def constant_fx(m: IntArray, s: int, n: int, n_out: int, s_twice: int, decoding: int) -> int:
     """Fixed-point time of a step without its decode contexts; `s` is the address of the spec."""
     tables, more, more_out = m[TABLES_AT], n - m[s + S_LAST_TOKENS], n_out - m[s + S_LAST_SAMPLED]
     total = m[tables + m[s + S_TOKENS] + min(n, m[s + S_LAST_TOKENS]) * ENTRY_WIDTH]
     total += m[tables + m[s + S_SAMPLED] + min(n_out, m[s + S_LAST_SAMPLED]) * ENTRY_WIDTH]
-    return total + max(more, 0) * m[s + S_TOKEN_FX] + max(more_out, 0) * m[s + S_SEQUENCE_FX] + m[s + S_ATTENTION_FX] * s_twice
+    total += max(more, 0) * m[s + S_TOKEN_FX] + max(more_out, 0) * m[s + S_SEQUENCE_FX] + m[s + S_ATTENTION_FX] * s_twice
+    return total + m[s + S_PROMPT_FX] * (n > decoding)
 
 
 @compiled(FLOAT(INTS, FLOATS, INT, INT))
@@ -145,6 +148,7 @@ def energy_j(m: IntArray, f: FloatArray, r: int, steps: int) -> float:
         + f[s + S_TOKEN_J] * max(n - m[s + S_LAST_TOKENS], 0)
         + f[tables + m[s + S_SAMPLED] + min(n_out, m[s + S_LAST_SAMPLED]) * ENTRY_WIDTH + E_ENERGY_J]
         + f[s + S_SEQUENCE_J] * max(n_out - m[s + S_LAST_SAMPLED], 0)
+        + f[s + S_PROMPT_J] * (n > m[r + R_DECODING])
         + f[s + S_ATTENTION_J] * (0.5 * m[r + R_S_TWICE])
         + f[piece + P_OFFSET_J]
         + f[piece + P_SLOPE_J] * m[r + R_CONTEXT]
@@ -181,7 +185,11 @@ def charge_shares(m: IntArray, f: FloatArray, r: int, elapsed_ns: int) -> None:
         alone_fx = 0
         if decoding:
             piece = m[TABLES_AT] + m[r + R_PIECE]
-            alone_fx = constant_fx(m, s, decoding, decoding, 0) + m[piece + P_OFFSET_FX] + m[piece + P_SLOPE_FX] * m[r + R_CONTEXT]
+            alone_fx = (
+                constant_fx(m, s, decoding, decoding, 0, decoding)
+                + m[piece + P_OFFSET_FX]
+                + m[piece + P_SLOPE_FX] * m[r + R_CONTEXT]
+            )
         prefill_ns = elapsed_ns * (1.0 - alone_fx / m[r + R_STEP_FX])
         decode_ns -= prefill_ns
         prefill, slot = m[r + R_TOKENS] - decoding, m[r + R_CHUNKS]

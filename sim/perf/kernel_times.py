@@ -25,9 +25,6 @@ ETA_HEAD = 0.75
 # Norms, residuals and rotary embedding of a layer, unfused: about 16 reads or writes of the hidden state in 16 bits. Fitted values
 # scatter around it, and trade off with the bytes of the other activations.
 HIDDEN_BYTES = 32
-# A step of the table knows its tokens but not whether they belong to a prompt. The launches of a prefill grow with tokens at this
-# rate, and are taken back from a step in which all tokens decode.
-PREFILL_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -208,11 +205,11 @@ class KernelTimes:
         products_s = self.linear_s(tokens) + self.experts_s(tokens) + self.windows_s(tokens)
         return products_s + self.elementwise_s(tokens) + self.allreduce_s(tokens) + layers_s
 
-    def prefill_s(self, tokens: Floats) -> Floats:
-        """Return what a step that is all prompt takes longer than one that is all decode, by its tokens."""
-        per_layer_s = self.fit.prefill_layer_s + (self.fit.query_key_norm_s if self.model.query_key_norm else 0.0)
-        time: Floats = self.model.layers * per_layer_s * -np.expm1(-tokens / PREFILL_TOKENS)
-        return time
+    @property
+    def prompt_s(self) -> float:
+        """Time that a step with tokens of a prompt takes longer than one of as many that decode, however many they are."""
+        query_key_norm_s = self.fit.query_key_norm_s if self.model.query_key_norm else 0.0
+        return self.model.layers * (self.fit.prefill_layer_s + query_key_norm_s)
 
     def sampled_s(self, sampled: Floats) -> Floats:
         """Return the time of the output head for so many sequences; none where nothing is sampled."""
@@ -258,7 +255,7 @@ class KernelTimes:
 
     def step_s(self, tokens: Floats, sampled: Floats, pairs: Floats, decoding: Floats, mean_context: Floats) -> Floats:
         """Return the time of steps of n tokens and n_out sampled sequences, S, B decoding sequences and their mean context."""
-        prefill_s = self.prefill_s(tokens) - self.prefill_s(decoding)
+        prefill_s = self.prompt_s * (tokens > decoding)
         attention_s = self.attention_s * pairs + self.context_s(decoding, mean_context)
         return self.tokens_s(tokens) + self.sampled_s(sampled) + attention_s + prefill_s
 

@@ -88,6 +88,7 @@ def capped_step_model(build: Callable[[Accelerator], StepModel], accelerator: Ac
     tokens_s, tokens_j = cap.capped(cap.tokens())
     sampled_s, sampled_j = cap.capped(cap.sampled())
     attention_s, attention_j = cap.capped(cap.attention())
+    prompt_s, prompt_j = cap.capped(cap.prompt())
     return replace(
         full,
         tokens_fx=_fixed(tokens_s),
@@ -100,6 +101,8 @@ def capped_step_model(build: Callable[[Accelerator], StepModel], accelerator: Ac
         sequence_j=float(sampled_j[-1] - sampled_j[-2]),
         attention_fx=_fixed(attention_s / 2)[0],
         attention_j=float(attention_j[0]),
+        prompt_fx=_fixed(prompt_s)[0],
+        prompt_j=float(prompt_j[0]),
         contexts=tuple(cap.contexts(row, decoding) for decoding, row in enumerate(full.contexts, start=1)),
         tdp_w=limit_w,
         base_w=cap.base_w,
@@ -156,6 +159,12 @@ class _Cap:
         joules = [np.array([step.attention_j]) for step in (self.full, self.lean)]
         return self.part(*times, *joules)
 
+    def prompt(self) -> _Part:
+        """Return the part of a prompt, once a step."""
+        times = [np.array([step.prompt_fx / FX_PER_S]) for step in (self.full, self.slow)]
+        joules = [np.array([step.prompt_j]) for step in (self.full, self.lean)]
+        return self.part(*times, *joules)
+
     def capped(self, part: _Part) -> tuple[Floats, Floats]:
         """Return the seconds and joules of parts under the limit."""
         room_w = self.limit_w - self.base_w
@@ -192,7 +201,7 @@ class _Cap:
 
 def _times(step: StepModel) -> tuple[object, ...]:
     """Return what the times of steps without decoding sequences come from."""
-    return step.tokens_fx, step.token_fx, step.sampled_fx, step.sequence_fx, step.attention_fx
+    return step.tokens_fx, step.token_fx, step.sampled_fx, step.sequence_fx, step.attention_fx, step.prompt_fx
 
 
 def _along(table: tuple[int, ...] | tuple[float, ...], slope: float, sizes: NDArray[np.int64]) -> Floats:

@@ -161,15 +161,15 @@ def step_model(
 
         tokens[n]     = max(s [sum over matrices of max*(2 K (n N + min(n, 128) X) / (eta_c F), K N w / (eta_w BW))
                                + experts, element-wise traffic, two all-reduces a layer, L layer_s], L launch)
-                        + s prefill(n) + o_t n + o_0 + L_e o_e + L_l o_l
+                        + o_t n + o_0 + L_e o_e + L_l o_l
         sampled[m]    = s max*(2 V h m / (t eta F_bf16), 2 V h / (t eta_w BW)) + o_s m
         attention     = s 4 L n_h d / (t eta_a F_bf16) per unit of S
-        context(B, C) = s [bytes of KV in C / (eta_kv BW) - prefill(B)]
+        context(B, C) = s bytes of KV in C / (eta_kv BW)
+        prompt        = s L (prefill_layer_s, and query_key_norm_s where the model has such a norm)
 
-    All terms are in `KernelTimes`; o_e and o_l are the engine's, for layers with experts and with latent attention. A step of
-    decoding sequences alone has no `prefill`: what its table of tokens has of it is taken back by `context`. Layers with a window
-    have a knot there, and cost a prompt a whole window for each token. The band is that of the kernels or of the engine, whichever
-    is wider.
+    All terms are in `KernelTimes`; o_e and o_l are the engine's, for layers with experts and with latent attention. Layers with a
+    window have a knot there, and cost a prompt a whole window for each token. The band is that of the kernels or of the engine,
+    whichever is wider.
 
     Energy is that of the work of `sim.perf.work`, by the power model of the accelerator (`step_energies`).
 
@@ -210,11 +210,11 @@ def step_model(
     scale_ns, hand_overs = engine.kernel_scale * 1e9, pipeline_parallel - 1
     tokens, sampled = np.arange(MOST_TOKENS + 1.0), np.arange(MOST_SEQUENCES + 1.0)
     hand_over_ns = hand_overs * (STAGE_LINK_NS + 2 * model.hidden / STAGE_LINK_BYTES_PER_NS * tokens)
-    prefill_ns = scale_ns * kernels.prefill_s(tokens)
+    prompt_ns = scale_ns * kernels.prompt_s
     kernels_ns = np.maximum(scale_ns * kernels.tokens_s(tokens), 1e9 * engine.launch_layer_s * model.layers)
     latent_layers = model.layers if model.kv_latent else 0
     engine_s = engine.step_s + engine.expert_layer_s * model.moe_layers + engine.latent_layer_s * latent_layers
-    tokens_ns = kernels_ns + prefill_ns + hand_over_ns + 1e9 * (engine_s + engine.token_s * tokens)
+    tokens_ns = kernels_ns + hand_over_ns + 1e9 * (engine_s + engine.token_s * tokens)
     sampled_ns = scale_ns * kernels.sampled_s(sampled) + engine.sequence_s * 1e9 * sampled
     tokens_fx, token_fx = _table(tokens_ns)
     sampled_fx, sequence_fx = _table(sampled_ns)
@@ -227,20 +227,17 @@ def step_model(
     held_ns = window * model.window_layers * token_ns
     whole = (fx(model.layers * token_ns), energies.context_j + energies.window_j)
     rest = (fx((model.layers - model.window_layers) * token_ns), energies.context_j)
-    contexts = []
-    for decoding, back_ns in enumerate(prefill_ns[1 : len(_table(prefill_ns)[0]) + 1].tolist(), start=1):
-        back_j = kernel_w * back_ns * 1e-9
-        row = [Context(-fx(back_ns), whole[0], -back_j, whole[1])]
-        if window:
-            held_j = decoding * window * energies.window_j
-            row.append(Context(fx(decoding * held_ns) - fx(back_ns), rest[0], held_j - back_j, rest[1]))
-        contexts.append(tuple(row))
+    contexts: list[tuple[Context, ...]] = [(Context(0, whole[0], 0.0, whole[1]),)]
+    if window:
+        held = [(fx(decoding * held_ns), decoding * window * energies.window_j) for decoding in range(1, MOST_SEQUENCES + 1)]
+        contexts = [(*contexts[0], Context(held_fx, rest[0], held_j, rest[1])) for held_fx, held_j in held]
     return StepModel(
         tokens_fx=tokens_fx,
         token_fx=token_fx,
         sampled_fx=sampled_fx,
         sequence_fx=sequence_fx,
         attention_fx=fx(scale_ns * kernels.attention_s / 2),
+        prompt_fx=fx(prompt_ns),
         knots_tokens=(0, window) if window else (0,),
         contexts=tuple(contexts),
         tokens_j=tuple(energies.tokens_j[: len(tokens_fx)].tolist()),
@@ -248,6 +245,7 @@ def step_model(
         sampled_j=tuple(energies.sampled_j[: len(sampled_fx)].tolist()),
         sequence_j=_last_step(energies.sampled_j),
         attention_j=energies.attention_j,
+        prompt_j=kernel_w * prompt_ns * 1e-9,
         tdp_w=energies.tdp_w + idle_w,
         base_w=energies.base_w + idle_w,
         validity=fit.validity,
@@ -280,7 +278,7 @@ def _energies(kernels: KernelTimes, weight_dtype: str, scale: float, tokens: int
         weight_dtype=weight_dtype,
     )
     seconds = KernelSeconds(
-        tokens_s=scale * (kernels.tokens_s(n) + kernels.prefill_s(n)),
+        tokens_s=scale * kernels.tokens_s(n),
         sampled_s=scale * kernels.sampled_s(n_out),
         attention_s=scale * kernels.attention_s,
         context_s=scale * (model.layers - model.window_layers) * kernels.cached_token_s,

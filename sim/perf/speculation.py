@@ -86,7 +86,7 @@ def speculative_step(
     """
     one_over = 1.0 / speculation.tokens_per_step
     drafting = StepModel() if draft is None else draft
-    tokens_fx, tokens_j, token_fx, token_j = _both_prefill(target, drafting)
+    tokens_fx, tokens_j, token_fx, token_j = _both_process(target, drafting)
     # Shares of what the model alone samples (its head is read once for all proposals): with the whole of it, the least that a table
     # promises could fall below 0 (`StepModel.least_fx`). A prompt that is completed beside others samples a little too cheaply.
     sampled_fx = tuple(round(time * one_over) for time in target.sampled_fx)
@@ -96,11 +96,13 @@ def speculative_step(
         sampled_fx=sampled_fx,
         sequence_fx=round(target.sequence_fx * one_over),
         attention_fx=target.attention_fx + drafting.attention_fx,
+        prompt_fx=target.prompt_fx + drafting.prompt_fx,
         tokens_j=tokens_j,
         token_j=token_j,
         sampled_j=tuple(energy * one_over for energy in target.sampled_j),
         sequence_j=target.sequence_j * one_over,
         attention_j=target.attention_j + drafting.attention_j,
+        prompt_j=target.prompt_j + drafting.prompt_j,
         tdp_w=target.tdp_w,
         base_w=target.base_w,
         validity="assumed",
@@ -113,26 +115,21 @@ def speculative_step(
     return replace(step, knots_tokens=knots, contexts=rows)
 
 
-def _both_prefill(target: StepModel, draft: StepModel) -> tuple[tuple[int, ...], tuple[float, ...], int, float]:
+def _both_process(target: StepModel, draft: StepModel) -> tuple[tuple[int, ...], tuple[float, ...], int, float]:
     """Return the tables of tokens of two models that both process every token of a prompt, and how they go on."""
     last = max(len(target.tokens_fx), len(draft.tokens_fx))
-    times = tuple(_tokens_fx(target, n) + _tokens_fx(draft, n) for n in range(last))
-    energies = tuple(_tokens_j(target, n) + _tokens_j(draft, n) for n in range(last))
+    times = tuple(target.tokens_time_fx(n) + draft.tokens_time_fx(n) for n in range(last))
+    energies = tuple(target.tokens_energy_j(n) + draft.tokens_energy_j(n) for n in range(last))
     return times, energies, target.token_fx + draft.token_fx, target.token_j + draft.token_j
 
 
-def _tokens_fx(step: StepModel, n: int) -> int:
-    return step.piece(n, 0, 0, 0, 0)[0] - step.sampled_fx[0]
+def _decode_fx(step: StepModel, sequences: int) -> int:
+    """Return the fixed-point time of so many tokens that decode, each of its own sequence, without contexts."""
+    return step.tokens_time_fx(sequences) + step.sampled_time_fx(sequences)
 
 
-def _tokens_j(step: StepModel, n: int) -> float:
-    last = len(step.tokens_j) - 1
-    return step.tokens_j[n] if n <= last else step.tokens_j[last] + (n - last) * step.token_j
-
-
-def _sampled_j(step: StepModel, n_out: int) -> float:
-    last = len(step.sampled_j) - 1
-    return step.sampled_j[n_out] if n_out <= last else step.sampled_j[last] + (n_out - last) * step.sequence_j
+def _decode_j(step: StepModel, sequences: int) -> float:
+    return step.tokens_energy_j(sequences) + step.sampled_energy_j(sequences)
 
 
 def _context(
@@ -145,12 +142,12 @@ def _context(
     own, _ = target.context_piece(decoding, knot * decoding)
     small, _ = draft.context_piece(decoding, knot * decoding)
     dropped = decoding * (proposals + 1 - speculation.tokens_per_step)
-    check_fx = target.piece(checked, checked, 0, 0, 0)[0] + own.offset_fx - round(dropped * sequence_s * 1e9 * ONE_NS_FX)
-    draft_fx = draft.piece(decoding, decoding, 0, 0, 0)[0] + small.offset_fx
-    alone_fx = step.piece(decoding, decoding, 0, 0, 0)[0]
-    check_j = _tokens_j(target, checked) + _sampled_j(target, checked) + own.offset_j
-    draft_j = _tokens_j(draft, decoding) + _sampled_j(draft, decoding) + small.offset_j
-    alone_j = _tokens_j(step, decoding) + _sampled_j(step, decoding)
+    check_fx = _decode_fx(target, checked) + own.offset_fx - round(dropped * sequence_s * 1e9 * ONE_NS_FX)
+    draft_fx = _decode_fx(draft, decoding) + small.offset_fx
+    alone_fx = _decode_fx(step, decoding)
+    check_j = _decode_j(target, checked) + own.offset_j
+    draft_j = _decode_j(draft, decoding) + small.offset_j
+    alone_j = _decode_j(step, decoding)
     return Context(
         offset_fx=round((check_fx + proposals * draft_fx + small.slope_fx * longer) * one_over) - alone_fx,
         slope_fx=round((own.slope_fx + proposals * small.slope_fx) * one_over),

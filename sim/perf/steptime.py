@@ -3,10 +3,11 @@
 Per engine step: n tokens processed (prefill chunks plus one per decoding sequence), n_out sequences sampled, B of them decoding,
 S = sum over prefill chunks of p (c + p/2) with c tokens already in the cache, C = sum of decode contexts::
 
-    T = tokens[n] + sampled[n_out] + attention 2S + context(B, C)
+    T = tokens[n] + sampled[n_out] + attention 2S + context(B, C) + (prompt, if n > B)
 
 `tokens` and `sampled` are tables, affine beyond their ends, so that any dependence on the size of a step costs an engine one load.
-`context` is affine in C between knots of the mean context C / B, with constants of its own for every B.
+`context` is affine in C between knots of the mean context C / B, with constants of its own for every B. A step in which not all
+tokens decode has the launches of prefill, `prompt`, once.
 
 Times are integers in fixed point (2^-20 ns), so that sums associate and no two engines can differ.
 """
@@ -50,10 +51,10 @@ class StepModel:
     ----------
     tokens_fx : fixed-point time at index n; from its end on, `token_fx` for each token more.
     sampled_fx : fixed-point time at index n_out; from its end on, `sequence_fx` for each sequence more.
-    attention_fx : fixed-point time per unit of 2 S.
+    attention_fx : fixed-point time per unit of 2 S. prompt_fx : fixed-point time of a step with tokens of a prompt, once.
     knots_tokens : mean contexts at which the constants of `contexts` change, ascending, the first 0.
     contexts : at index B - 1, the constants from each knot on; the last entry holds for more sequences too.
-    tokens_j, token_j, sampled_j, sequence_j : energy above `base_w`, as the times. attention_j : per unit of S.
+    tokens_j, token_j, sampled_j, sequence_j, prompt_j : energy above `base_w`, as the times. attention_j : per unit of S.
     tdp_w : power limit of the whole replica. base_w : power of an engine that steps, before everything else.
     validity : "fitted", "transferred" or "assumed", of the parameters behind the constants.
     band : share by which a time may be off, either way, in 90 of 100 steps; 0 where it is not known.
@@ -75,6 +76,7 @@ class StepModel:
     sampled_fx: tuple[int, ...] = field(default=(0,), repr=False)
     sequence_fx: int = 0
     attention_fx: int = 0
+    prompt_fx: int = 0
     knots_tokens: tuple[int, ...] = (0,)
     contexts: tuple[tuple[Context, ...], ...] = field(default=((NOTHING,),), repr=False)
     tokens_j: tuple[float, ...] = field(default=(0.0,), repr=False)
@@ -82,6 +84,7 @@ class StepModel:
     sampled_j: tuple[float, ...] = field(default=(0.0,), repr=False)
     sequence_j: float = 0.0
     attention_j: float = 0.0
+    prompt_j: float = 0.0
     tdp_w: float = 0.0
     base_w: float = 0.0
     validity: str = "assumed"
@@ -95,7 +98,13 @@ class StepModel:
             raise ValueError(f"knots {knots} must start at 0 and ascend")
         if not self.contexts or any(len(pieces) != len(knots) for pieces in self.contexts):
             raise ValueError(f"each number of sequences needs one piece for each of the {len(knots)} knots")
-        slopes = [self.token_fx, self.sequence_fx, self.attention_fx, *(piece.slope_fx for row in self.contexts for piece in row)]
+        slopes = [
+            self.token_fx,
+            self.sequence_fx,
+            self.attention_fx,
+            self.prompt_fx,
+            *(piece.slope_fx for row in self.contexts for piece in row),
+        ]
         if min(slopes) < 0:
             raise ValueError(f"a time cannot fall as a step grows: slope {min(slopes)}")
 
@@ -147,11 +156,9 @@ class StepModel:
         n, n_out : tokens processed and sequences sampled in the step.
         s_twice : 2 S, an integer: sum over chunks of p (2 c + p). context, decoding : C and B.
         """
-        last, most = len(self.tokens_fx) - 1, len(self.sampled_fx) - 1
-        tokens = self.tokens_fx[n] if n <= last else self.tokens_fx[last] + (n - last) * self.token_fx
-        sampled = self.sampled_fx[n_out] if n_out <= most else self.sampled_fx[most] + (n_out - most) * self.sequence_fx
         piece, steps = self.context_piece(decoding, context)
-        return tokens + sampled + self.attention_fx * s_twice + piece.offset_fx, piece.slope_fx, steps
+        constant = self.tokens_time_fx(n) + self.sampled_time_fx(n_out) + self.attention_fx * s_twice + piece.offset_fx
+        return constant + (self.prompt_fx if n > decoding else 0), piece.slope_fx, steps
 
     def step_fx(self, n: int, n_out: int, s_twice: int, context: int, decoding: int = 0) -> int:
         """Return the fixed-point time of one step.
@@ -162,6 +169,16 @@ class StepModel:
         """
         constant, slope, _ = self.piece(n, n_out, s_twice, context, decoding)
         return constant + slope * context
+
+    def tokens_time_fx(self, n: int) -> int:
+        """Return the fixed-point time of n tokens, whoever they belong to, without attention and contexts."""
+        last = len(self.tokens_fx) - 1
+        return self.tokens_fx[n] if n <= last else self.tokens_fx[last] + (n - last) * self.token_fx
+
+    def sampled_time_fx(self, n_out: int) -> int:
+        """Return the fixed-point time of sampling n_out sequences."""
+        last = len(self.sampled_fx) - 1
+        return self.sampled_fx[n_out] if n_out <= last else self.sampled_fx[last] + (n_out - last) * self.sequence_fx
 
     def tokens_energy_j(self, n: int) -> float:
         """Return the energy of n tokens above the base power, without attention and contexts."""
@@ -181,7 +198,7 @@ class StepModel:
         seconds = step_fx * (1e-9 / ONE_NS_FX)
         piece, _ = self.context_piece(decoding, context)
         context_j = piece.offset_j + piece.slope_j * context
-        sizes_j = self.tokens_energy_j(n) + self.sampled_energy_j(n_out)
+        sizes_j = self.tokens_energy_j(n) + self.sampled_energy_j(n_out) + (self.prompt_j if n > decoding else 0.0)
         used = self.base_w * seconds + sizes_j + self.attention_j * (0.5 * s_twice) + context_j
         limit = self.tdp_w * seconds
         return used if used < limit else limit

@@ -84,10 +84,11 @@ def table_step_model(
             np.array([[piece.slope_j for piece in row] for row in pieces]),
         )
         base_w, engine_j, sequence_j = base.base_w, 0.0, base.sampled_energy_j(sequences) / sequences
+        prompt_j = base.prompt_j
     else:
         joules = _surface(rows, lambda row: scale * accelerators * (row.power_w or 0.0) * row.time_s, knots, tokens, sequences)
         base_w, engine_j = 0.0, accelerators * idle_w * engine.step_s
-        sequence_j = accelerators * idle_w * engine.sequence_s
+        sequence_j, prompt_j = accelerators * idle_w * engine.sequence_s, 0.0
     return StepModel(
         tokens_fx=tuple(fx(1e9 * (cost_s + engine.step_s)) for cost_s in times.tokens.tolist()),
         token_fx=fx(1e9 * float(times.tokens[-1] - times.tokens[-2])),
@@ -105,6 +106,7 @@ def table_step_model(
         token_j=float(joules.tokens[-1] - joules.tokens[-2]),
         sequence_j=sequence_j,
         attention_j=joules.attention,
+        prompt_j=prompt_j,
         tdp_w=base.tdp_w,
         base_w=base_w,
         validity=MEASURED,

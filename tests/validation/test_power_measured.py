@@ -100,7 +100,7 @@ def test_the_catalog_is_what_the_fit_gives() -> None:
 
 
 LEFT_OUT = {
-    "qwen3-8b": {"h100-sxm": 0.06, "b200-sxm": 0.11},
+    "qwen3-8b": {"h100-sxm": 0.06, "b200-sxm": 0.12},
     "llama-3.1-8b": {"h100-sxm": 0.095, "b200-sxm": 0.07},
     "llama-3.1-405b": {"h100-sxm": 0.06, "b200-sxm": 0.08},
     "llama-4-scout": {"h100-sxm": 0.08},
