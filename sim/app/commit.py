@@ -9,14 +9,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.domain.pricing import ALL_UPFRONT, NO_UPFRONT, PARTIAL_UPFRONT, PAYMENTS, TERM_HOURS
 from sim.errors import InputError, Problem, Problems
 from sim.units import NANO_PER_USD, NS_PER_HOUR
 
 if TYPE_CHECKING:
+    from sim.app.commit_use import OwnDiscounts
     from sim.billing.commitment_choice import HourlyUse, Kind, Outcome
     from sim.billing.commitment_portfolios import Portfolio
-
-TERM_HOURS = {"1y": 8_760, "3y": 26_280}
+    from sim.catalog.loader import Catalog
 
 
 def declare_commit(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,10 @@ def declare_commit(parser: argparse.ArgumentParser) -> None:
     parser._negative_number_matcher = re.compile(r"-[0-9.]")
     parser.add_argument("folder", metavar="DIR", help="a folder written by `run`, of a scenario without commitments")
     parser.add_argument("--term", choices=tuple(TERM_HOURS), default="1y", help="for how long one commits (default: 1y)")
+    parser.add_argument(
+        "--payment", choices=PAYMENTS, default=NO_UPFRONT, help="when it is paid (default: no_upfront, by the hour)"
+    )
+    parser.add_argument("--compare", action="store_true", help="the best of every term and payment, side by side")
     parser.add_argument("--reserved", metavar="SHARE", help=f"discount of reserved machines and committed use: {shares}")
     parser.add_argument("--instance-plan", metavar="SHARE", help=f"discount of EC2 Instance Savings Plans: {shares}")
     parser.add_argument("--compute-plan", metavar="SHARE", help=f"discount of Compute Savings Plans: {shares}")
@@ -38,21 +43,33 @@ def declare_commit(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The best set of commitments of one term and payment; None where no discount is known."""
+
+    term: str
+    payment: str
+    best: Portfolio | None
+
+
+@dataclass(frozen=True)
 class Advice:
     """What was found.
 
     Parameters
     ----------
     run_nano : the whole bill of the run in nano-dollars. use : what may be covered. portfolios : the one that saves most first.
+    choices : of every term and payment, where they were asked for.
     unknown : kinds for which no discount is known.
     """
 
     folder: str
     term: str
+    payment: str
     run_nano: int
     use: HourlyUse
     portfolios: list[Portfolio]
     unknown: list[Kind]
+    choices: list[Choice]
 
     @property
     def eligible_nano(self) -> int:
@@ -74,12 +91,23 @@ class Advice:
         return {
             "run": self.folder,
             "term": self.term,
+            "payment": self.payment,
             "hours": float(self.hours),
             "term_is_run_times": self.repeats,
             "bill_nano_usd": self.run_nano,
             "eligible_nano_usd": self.eligible_nano,
             "no_discount_known": [vars(kind) for kind in self.unknown],
-            "portfolios": [_portfolio_dict(portfolio, self.eligible_nano) for portfolio in self.portfolios],
+            "portfolios": [
+                _portfolio_dict(portfolio, self.eligible_nano, self.term, self.payment) for portfolio in self.portfolios
+            ],
+            "choices": [
+                {
+                    "term": each.term,
+                    "payment": each.payment,
+                    "best": each.best and _portfolio_dict(each.best, self.eligible_nano, each.term, each.payment),
+                }
+                for each in self.choices
+            ],
         }
 
 
@@ -125,17 +153,49 @@ def _advice(arguments: argparse.Namespace) -> Advice:
     if not use.kinds:
         what = "has no machine time that a commitment could cover"
         raise InputError([Problem("DIR", arguments.folder, what, "a run that pays for machines on demand")])
-    offers, unknown = offers_for(use, catalog, arguments.term, own)
+    offers, unknown = offers_for(use, catalog, arguments.term, arguments.payment, own)
     if not offers.portfolios:
         names = ", ".join(sorted({kind.instance for kind in unknown}))
-        what = f"the catalog knows no discounts for {names}"
+        what = f"the catalog knows no discounts for {names} ({arguments.term}, {arguments.payment})"
         raise InputError([Problem("--reserved", "", what, "discounts of your own, for instance --reserved 30%")])
     amounts = result.sql("SELECT sum(amount_nano_usd) AS amount FROM ledger")["amount"]
     portfolios = best_portfolios(use, offers, factors)
-    return Advice(str(arguments.folder), arguments.term, int(amounts[0]), use, portfolios, unknown)
+    choices = _choices(use, catalog, own, factors) if arguments.compare else []
+    return Advice(str(arguments.folder), arguments.term, arguments.payment, int(amounts[0]), use, portfolios, unknown, choices)
 
 
-def scenario_rows(portfolio: Portfolio) -> dict[str, dict[str, Any]]:
+def _choices(use: HourlyUse, catalog: Catalog, own: OwnDiscounts, factors: list[Fraction]) -> list[Choice]:
+    """Return the best set of every term and payment; each has its own discounts, and so its own levels."""
+    from sim.app.commit_use import offers_for
+    from sim.billing.commitment_portfolios import best_portfolios
+
+    found = []
+    for term in TERM_HOURS:
+        for payment in PAYMENTS:
+            offers, _ = offers_for(use, catalog, term, payment, own)
+            portfolios = best_portfolios(use, offers, factors) if offers.portfolios else []
+            found.append(Choice(term, payment, portfolios[0] if portfolios else None))
+    return found
+
+
+def upfront_nano(portfolio: Portfolio, term: str, payment: str) -> int:
+    """Return what of a set is paid on its first day, in nano-dollars; half of everything where a part is."""
+    found = 0
+    for outcome in portfolio.outcomes:
+        promise = outcome.promise
+        of_machines = promise.offer.of_machines
+        # Each machine is paid for itself, a plan as a whole.
+        found += promise.level * _upfront_of(promise.offer.unit_nano, term, payment) if of_machines else 0
+        found += 0 if of_machines else _upfront_of(promise.nano_per_hour, term, payment)
+    return found
+
+
+def _upfront_of(nano_per_hour: int, term: str, payment: str) -> int:
+    hourly_nano = {NO_UPFRONT: nano_per_hour, PARTIAL_UPFRONT: nano_per_hour // 2, ALL_UPFRONT: 0}[payment]
+    return (nano_per_hour - hourly_nano) * TERM_HOURS[term]
+
+
+def scenario_rows(portfolio: Portfolio, term: str = "1y", payment: str = NO_UPFRONT) -> dict[str, dict[str, Any]]:
     """Return a set of commitments as the rows of `commitments:` in a scenario, at the rates that were assumed.
 
     A plan has one rate for a type there; where regions differ in the price of a type no row can say it, and there are none.
@@ -144,16 +204,20 @@ def scenario_rows(portfolio: Portfolio) -> dict[str, dict[str, Any]]:
         rates = outcome.promise.offer.rates_nano
         if len({kind.instance for kind in rates}) < len({(kind.instance, rate) for kind, rate in rates.items()}):
             return {}
-    return {f"commitment_{number}": _row(outcome) for number, outcome in enumerate(portfolio.outcomes, 1)}
+    return {f"commitment_{number}": _row(outcome, term, payment) for number, outcome in enumerate(portfolio.outcomes, 1)}
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: Outcome, term: str, payment: str) -> dict[str, Any]:
     offer, level = outcome.promise.offer, outcome.promise.level
     first = next(iter(offer.rates_nano))
+    paid: dict[str, Any] = {} if payment == NO_UPFRONT else {"term": term, "payment": payment}
     if offer.of_machines:
-        rate = exact_usd(offer.rates_nano[first])
-        return {"choice": offer.name, "instance": first.instance, "region": first.region, "count": level, "usd_per_hour": rate}
-    row: dict[str, Any] = {"choice": offer.name, "usd_per_hour": exact_usd(outcome.promise.nano_per_hour)}
+        row = {"choice": offer.name, "instance": first.instance, "region": first.region, "count": level, **paid}
+        upfront = _upfront_of(offer.unit_nano, term, payment)
+        if payment != ALL_UPFRONT:
+            row["usd_per_hour"] = exact_usd(offer.unit_nano - upfront // TERM_HOURS[term])
+        return {**row, "upfront_usd": exact_usd(upfront)} if upfront else row
+    row = {"choice": offer.name, **paid, "usd_per_hour": exact_usd(outcome.promise.nano_per_hour)}
     if offer.name == "instance_savings_plan":
         row |= {"family": first.family, "region": first.region}
     return {**row, "rates_usd_per_hour": {kind.instance: exact_usd(rate) for kind, rate in offer.rates_nano.items()}}
@@ -171,10 +235,11 @@ def exact_usd(amount_nano: int) -> str:
     return f"{dollars}.{rest:09}".rstrip("0").rstrip(".")
 
 
-def _portfolio_dict(portfolio: Portfolio, eligible_nano: int) -> dict[str, Any]:
+def _portfolio_dict(portfolio: Portfolio, eligible_nano: int, term: str, payment: str) -> dict[str, Any]:
     return {
         "name": portfolio.name,
         "nano_usd_per_hour": portfolio.nano_per_hour,
+        "upfront_nano_usd": upfront_nano(portfolio, term, payment),
         "committed_nano_usd": portfolio.committed_nano,
         "eligible_bill_nano_usd": eligible_nano - portfolio.saved_nano,
         "saved_nano_usd": portfolio.saved_nano,
@@ -187,7 +252,7 @@ def _portfolio_dict(portfolio: Portfolio, eligible_nano: int) -> dict[str, Any]:
             {"factor": float(each.factor), "saved_nano_usd": each.saved_nano, "regret_nano_usd": each.regret_nano}
             for each in portfolio.regrets
         ],
-        "scenario": {"commitments": scenario_rows(portfolio)},
+        "scenario": {"commitments": scenario_rows(portfolio, term, payment)},
     }
 
 

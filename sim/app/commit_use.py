@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, DecimalException
 from fractions import Fraction
 from itertools import pairwise
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.billing.commitment_choice import (
+    AZURE_MACHINES,
     COMMITTED_MACHINES,
     COMPUTE_SAVINGS_PLAN,
     INSTANCE_SAVINGS_PLAN,
@@ -27,17 +28,22 @@ from sim.billing.coverage import MACHINE_UNIT
 from sim.billing.ledger import hour_cuts
 from sim.billing.rates import since_ns
 from sim.catalog.loader import Catalog
-from sim.domain.pricing import COMMITTED_USE, COMPUTE_PLAN, INSTANCE_PLAN, RESERVED
+from sim.domain.pricing import COMMITTED_USE, COMPUTE_PLAN, INSTANCE_PLAN, LINUX, RESERVED
 from sim.errors import InputError, Problem, Problems
 from sim.results.spool import quoted
-from sim.scenario.commitments import discount_row
+from sim.scenario.commitments import AzureReservation, CommittedUse, ReservedInstances, discount_row
 from sim.units import duration_ns, instant, nano_usd
 
 if TYPE_CHECKING:
     from sim.results.records import RunResult
 
 MOST_GROWTH = 100
-_MACHINES_OF = {"aws": (RESERVED_MACHINES, RESERVED), "gcp": (COMMITTED_MACHINES, COMMITTED_USE)}
+# By cloud: the choice of a scenario, the offer of the catalog, and how it can be paid for.
+_MACHINES_OF = {
+    "aws": (RESERVED_MACHINES, RESERVED, ReservedInstances().payments()),
+    "gcp": (COMMITTED_MACHINES, COMMITTED_USE, CommittedUse().payments()),
+    "azure": (AZURE_MACHINES, RESERVED, AzureReservation().payments()),
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ def eligible_use(result: RunResult, catalog: Catalog) -> HourlyUse:
     """Return the machine time that a run paid for on demand, by calendar hour of the account, with its minimum charges.
 
     Spot machines, own machines and capacity blocks are not eligible. Neither is use whose price depends on the rest of the month
-    (sustained use). Where pools of one type and region have different prices in one hour, the one whose lease began first is first.
+    (sustained use), nor machines with a commercial operating system, which reserved machines do not cover. Where pools of one type
+    and region have different prices in one hour, the one whose lease began first is first.
 
     Raises
     ------
@@ -126,7 +133,7 @@ def eligible_use(result: RunResult, catalog: Catalog) -> HourlyUse:
     for hour, pool, instance, price, length_ns in zip(*columns, strict=True):
         cloud = catalog.instances[instance].cloud if instance in catalog.instances else ""
         kind = Kind(cloud, scenario["pools"][pool]["region"], instance)
-        if kind.family in sustained or not length_ns:
+        if kind.family in sustained or not length_ns or scenario["pools"][pool]["operating_system"] != LINUX:
             continue
         number = max(int(np.searchsorted(edges, since_ns(start, instant(hour)), "right")) - 1, 0)
         segment = Segment(int(length_ns), nano_usd(price.removesuffix(" per hour")))
@@ -144,38 +151,60 @@ class OwnDiscounts:
     compute_plan: Mapping[str, Discount]
 
 
-def offers_for(use: HourlyUse, catalog: Catalog, term: str, own: OwnDiscounts) -> tuple[Offers, list[Kind]]:
+def offers_for(use: HourlyUse, catalog: Catalog, term: str, payment: str, own: OwnDiscounts) -> tuple[Offers, list[Kind]]:
     """Return what can be had for some use, and the kinds for which nothing is known.
 
     A committed rate is the first on-demand price the run paid for the kind less the discount, to the nano-dollar. The discount is
-    one's own, else the catalog's; a plan is for the kinds whose discount is known.
+    one's own, else the catalog's; a plan is for the kinds whose discount is known. Of a family with flexible sizes the smallest
+    type of the run is bought, and covers the others.
     """
-    machines: list[Offer] = []
+    machines: dict[tuple[str, ...], dict[Kind, tuple[int, Discount]]] = {}
     of_family: dict[tuple[str, str], dict[Kind, tuple[int, Discount]]] = {}
     of_all: dict[Kind, tuple[int, Discount]] = {}
     unknown: list[Kind] = []
     for kind in use.kinds:
         price_nano = use.first_price_nano(kind)
-        name, offer = _MACHINES_OF.get(kind.cloud, ("", ""))
-        reserved = _discount(kind, offer, term, own.reserved, catalog) if name else None
+        name, offer, payments = _MACHINES_OF.get(kind.cloud, ("", "", ()))
+        reserved = _discount(kind, offer, term, payment, own.reserved, catalog) if payment in payments else None
         if reserved is not None:
-            machines.append(_offer(name, {kind: (price_nano, reserved)}))
+            group = (name, kind.region, kind.family if _sizes(kind, catalog) else kind.instance)
+            machines.setdefault(group, {})[kind] = (price_nano, reserved)
         on_plans = kind.cloud == "aws"
-        instance_plan = _discount(kind, INSTANCE_PLAN, term, own.instance_plan, catalog) if on_plans else None
+        instance_plan = _discount(kind, INSTANCE_PLAN, term, payment, own.instance_plan, catalog) if on_plans else None
         if instance_plan is not None:
             of_family.setdefault((kind.region, kind.family), {})[kind] = (price_nano, instance_plan)
-        compute_plan = _discount(kind, COMPUTE_PLAN, term, own.compute_plan, catalog) if on_plans else None
+        compute_plan = _discount(kind, COMPUTE_PLAN, term, payment, own.compute_plan, catalog) if on_plans else None
         if compute_plan is not None:
             of_all[kind] = (price_nano, compute_plan)
         if reserved is None and instance_plan is None and compute_plan is None:
             unknown.append(kind)
+    reservations = tuple(_machines(name, kinds, catalog) for (name, *_), kinds in machines.items())
     instance_plans = tuple(_offer(INSTANCE_SAVINGS_PLAN, kinds) for kinds in of_family.values())
-    return Offers(tuple(machines), instance_plans, _offer(COMPUTE_SAVINGS_PLAN, of_all) if of_all else None), unknown
+    return Offers(reservations, instance_plans, _offer(COMPUTE_SAVINGS_PLAN, of_all) if of_all else None), unknown
 
 
-def _discount(kind: Kind, offer: str, term: str, own: Mapping[str, Discount], catalog: Catalog) -> Discount | None:
+def _sizes(kind: Kind, catalog: Catalog) -> dict[str, int]:
+    """Return the units of the types that a reserved machine covers; none where that is its own type alone."""
+    return ReservedInstances(instance=kind.instance, region=kind.region).sizes(catalog) if kind.cloud == "aws" else {}
+
+
+def _machines(name: str, kinds: Mapping[Kind, tuple[int, Discount]], catalog: Catalog) -> Offer:
+    """Return an offer of machines: of one kind, or of the smallest size of a family, which covers the others by their units."""
+    units = _sizes(next(iter(kinds)), catalog)
+    smallest = min(kinds, key=lambda kind: units.get(kind.instance, 0))
+    alone = _offer(name, {smallest: kinds[smallest]})
+    if len(kinds) == 1:
+        return alone
+    rates_nano = {
+        kind: round(Fraction(alone.unit_nano * units[kind.instance], units[smallest.instance]))
+        for kind in sorted(kinds, key=lambda kind: units[kind.instance])
+    }
+    return replace(alone, rates_nano=rates_nano)
+
+
+def _discount(kind: Kind, offer: str, term: str, payment: str, own: Mapping[str, Discount], catalog: Catalog) -> Discount | None:
     mine = own.get(kind.family, own.get(""))
-    row = discount_row(catalog, offer, kind.cloud, kind.family, term) if mine is None else None
+    row = discount_row(catalog, offer, kind.cloud, kind.family, term, payment) if mine is None else None
     if row is None:
         return mine
     return Discount(Fraction(str(row.share)), f"{row.provenance.source}, {row.provenance.date}", row.provenance.confidence)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from sim.app.commit import TERM_HOURS, exact_usd, scenario_rows
+from sim.app.commit import exact_usd, scenario_rows, upfront_nano
+from sim.domain.pricing import TERM_HOURS
 from sim.report.cells import cell, new_table, percent_cell, plain, share_cell
 from sim.units import usd
 
 if TYPE_CHECKING:
-    from sim.app.commit import Advice
+    from sim.app.commit import Advice, Choice
     from sim.billing.commitment_choice import Outcome
     from sim.billing.commitment_portfolios import Portfolio
 
@@ -34,9 +35,12 @@ def show_advice(found: Advice, console: Console) -> None:
     if best.regrets:
         console.print(_traffic_table(found.portfolios))
         console.print()
+    if found.choices:
+        console.print(_choice_table(found.choices, found.eligible_nano))
+        console.print()
     for line in _notes(found, best):
         _say(console, line)
-    rows = scenario_rows(best)
+    rows = scenario_rows(best, found.term, found.payment)
     if rows:
         _say(console, "to run it with these commitments, add to the scenario:")
         _say(console, "commitments:")
@@ -55,7 +59,8 @@ def _portfolio_table(found: Advice) -> Table:
     eligible = found.eligible_nano
     hours = float(found.hours)
     table = new_table(
-        f"COMMITMENTS for {found.term}, against {usd(eligible)} USD on demand in {hours:,.6g} h of {plain(found.folder)}",
+        f"COMMITMENTS for {found.term}, {found.payment}, against {usd(eligible)} USD on demand in {hours:,.6g} h of "
+        f"{plain(found.folder)}",
         "set", "USD/h", "bill USD", "saves USD", "saves", "used", "covered", "at most USD",
     )  # fmt: skip
     for portfolio in found.portfolios:
@@ -93,8 +98,9 @@ def what(outcome: Outcome) -> str:
     offer = outcome.promise.offer
     kinds = list(offer.rates_nano)
     if offer.of_machines:
-        name = "reserved" if offer.name == "reserved_instances" else "committed use"
-        return f"{outcome.promise.level:,} x {kinds[0].instance} {kinds[0].region}, {name}"
+        name = "committed use" if offer.name == "committed_use" else "reserved"
+        sizes = "" if len(kinds) == 1 else f" for {', '.join(kind.instance for kind in kinds)}"
+        return f"{outcome.promise.level:,} x {kinds[0].instance} {kinds[0].region}, {name}{sizes}"
     if offer.name == "instance_savings_plan":
         return f"Instance Savings Plan {kinds[0].family} {kinds[0].region}"
     return "Compute Savings Plan"
@@ -109,6 +115,26 @@ def _traffic_table(portfolios: Sequence[Portfolio]) -> Table:
         amounts = [usd(amount) for each in portfolio.regrets for amount in (each.saved_nano, each.regret_nano)]
         table.add_row(portfolio.name, *amounts)
     table.caption = "the machine time of every hour times a factor; a fleet does not scale so evenly: run it again to know"
+    return table
+
+
+def _choice_table(choices: Sequence[Choice], eligible_nano: int) -> Table:
+    """The best of every term and payment, in the run's hours."""
+    factors = next((each.best.regrets for each in choices if each.best is not None), ())
+    table = new_table(
+        "TERMS AND PAYMENTS, the best set of each", "term", "payment", "set", "USD/h", "up front USD", "saves USD", "saves",
+        *(f"{float(each.factor - 1):+.0%}: regret" for each in factors),
+    )  # fmt: skip
+    for each in choices:
+        if each.best is None:
+            table.add_row(each.term, each.payment, "no discount known", *["-"] * (4 + len(factors)))
+            continue
+        table.add_row(
+            each.term, each.payment, each.best.name, exact_usd(each.best.nano_per_hour),
+            usd(upfront_nano(each.best, each.term, each.payment)), usd(each.best.saved_nano),
+            share_cell(each.best.saved_nano, eligible_nano), *(usd(regret.regret_nano) for regret in each.best.regrets),
+        )  # fmt: skip
+    table.caption = "USD/h: of all payments, spread over the term; saves: in the run's hours, against on demand"
     return table
 
 
@@ -127,6 +153,9 @@ def _notes(found: Advice, best: Portfolio) -> list[str]:
             f"over {found.term} ({TERM_HOURS[found.term]:,} h): commits to {usd(committed)} USD and saves {usd(saved)} USD, if the"
             f" hours of the run repeat {found.repeats:,.1f} times"
         )
+        upfront = upfront_nano(best, found.term, found.payment)
+        if upfront:
+            notes.append(f"up front on the first day: {usd(upfront)} USD, which is in the USD/h; the rest by the hour")
         notes += [f"discount of {what(outcome)}: {offer.source} [{offer.confidence}]" for outcome in best.outcomes
                   for offer in (outcome.promise.offer,)]  # fmt: skip
         notes.append(f"{share_cell(best.assumed_nano, best.committed_nano)} of the commitments rest on assumed discounts")

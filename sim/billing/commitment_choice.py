@@ -27,9 +27,9 @@ from sim.units import NS_PER_HOUR
 # A Savings Plan is bought in steps of 0.00001 USD an hour, 0.001 at least: AWS, API reference of Savings Plans (CreateSavingsPlan,
 # `commitment`: from 0.001 to 1 million, five digits after the point), read 2026-11-23.
 PLAN_STEP_NANO, PLAN_LEAST_STEPS = 10_000, 100
-RESERVED_MACHINES, COMMITTED_MACHINES = "reserved_instances", "committed_use"
+RESERVED_MACHINES, COMMITTED_MACHINES, AZURE_MACHINES = "reserved_instances", "committed_use", "azure_reservation"
 INSTANCE_SAVINGS_PLAN, COMPUTE_SAVINGS_PLAN = "instance_savings_plan", "compute_savings_plan"
-_OF_MACHINES = (RESERVED_MACHINES, COMMITTED_MACHINES)
+_OF_MACHINES = (RESERVED_MACHINES, COMMITTED_MACHINES, AZURE_MACHINES)
 
 
 @dataclass(frozen=True, order=True)
@@ -127,7 +127,8 @@ class Offer:
     Parameters
     ----------
     name : one of the choices of `commitments:` in a scenario. rates_nano : kind -> committed price of a machine in nano-dollars per
-        hour; reserved machines have one kind. confidence : of the discount. source : of the discount, for people.
+        hour, all payments together; reserved machines have one kind, or the sizes of a family that they cover, whose rates are in
+        proportion to their units, the size that is bought first. confidence, source : of the discount, the latter for people.
     """
 
     name: str
@@ -153,13 +154,14 @@ class Offer:
     def pieces(self, use: HourlyUse) -> Iterator[tuple[int, list[tuple[Kind, int, Segment]]]]:
         """Yield each hour with use that it may cover: its number, and (kind, number of the segment, segment) in order of covering.
 
-        A plan covers the highest saving in per cent first, ties by the lowest rate, and never use that is cheaper on demand.
+        Reserved machines cover the smallest size first. A plan covers the highest saving in per cent first, ties by the lowest
+        rate, and never use that is cheaper on demand.
         """
         hours = sorted({number for kind in self.rates_nano for number in use.uses.get(kind, {})})
         for number in hours:
             found = [
                 (kind, place, segment)
-                for kind in sorted(self.rates_nano)
+                for kind in sorted(self.rates_nano, key=lambda kind: (self.rates_nano[kind] if self.of_machines else 0, kind))
                 for place, segment in enumerate(use.uses.get(kind, {}).get(number, ()))
                 if segment.length_ns and (self.of_machines or self.rates_nano[kind] < segment.price_nano)
             ]

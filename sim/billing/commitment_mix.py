@@ -48,7 +48,7 @@ def best_mix(use: HourlyUse, machines: Sequence[Offer], plan: Offer) -> Mix:
 
     Parameters
     ----------
-    machines : offers of machines, one for each kind. plan : a Savings Plan.
+    machines : offers of machines, no kind in two of them. plan : a Savings Plan.
 
     Raises
     ------
@@ -82,11 +82,12 @@ def best_mix(use: HourlyUse, machines: Sequence[Offer], plan: Offer) -> Mix:
 def _divisible(use: HourlyUse, machines: Sequence[Offer], plan: Offer) -> tuple[list[float], int]:
     """Return the best numbers of machines where they can be divided, and what they save together with the best plan.
 
-    Per hour and segment: machine-hours that a reservation covers, y, and that the plan covers, z; y + z at most the use, the y of a
-    kind at most its machines, the z at the plan's rates at most the plan. Hours that are alike are one, as often as they come.
+    Per hour and segment: machine-hours that a reservation covers, y, and that the plan covers, z; y + z at most the use, the y of
+    an offer in units of it at most its machines, the z at the plan's rates at most the plan. Hours that are alike are one, as often
+    as they come.
     """
-    kinds = [kind for offer in machines for kind in offer.rates_nano]
-    hours = _alike(use, sorted({*kinds, *plan.rates_nano}))
+    owners = {kind: number for number, offer in enumerate(machines) for kind in offer.rates_nano}
+    hours = _alike(use, sorted({*owners, *plan.rates_nano}))
     if not hours:
         return [0.0] * len(machines), 0
     total_h = sum(use.lengths_ns) / NS_PER_HOUR
@@ -102,12 +103,13 @@ def _divisible(use: HourlyUse, machines: Sequence[Offer], plan: Offer) -> tuple[
     for (length_ns, segments), times in hours.items():
         length_h = length_ns / NS_PER_HOUR
         of_plan: list[tuple[int, float]] = [(len(machines), -length_h)]
-        of_kind: dict[int, list[tuple[int, float]]] = {}
+        of_offer: dict[int, list[tuple[int, float]]] = {}
         for kind, segment in segments:
             used_h, price = segment.length_ns / NS_PER_HOUR, segment.price_nano / NANO_PER_USD
             own = []
-            if kind in kinds:
-                of_kind.setdefault(kinds.index(kind), []).append((len(gains), 1.0))
+            if kind in owners:
+                offer = machines[owners[kind]]
+                of_offer.setdefault(owners[kind], []).append((len(gains), offer.rates_nano[kind] / offer.unit_nano))
                 own.append((len(gains), 1.0))
                 gains.append(times * price)
             if kind in plan.rates_nano:
@@ -117,7 +119,7 @@ def _divisible(use: HourlyUse, machines: Sequence[Offer], plan: Offer) -> tuple[
             uppers += [used_h] * len(own)
             if len(own) == 2:
                 limit(own, used_h)
-        for number, entries in of_kind.items():
+        for number, entries in of_offer.items():
             limit([(number, -length_h), *entries], 0.0)
         limit(of_plan, 0.0)
     row, column, factor = (np.array(values) for values in zip(*rows, strict=True))

@@ -158,3 +158,37 @@ def test_rows_of_a_scenario_have_one_rate_for_a_type():
         "commitment_1": {"choice": "compute_savings_plan", "usd_per_hour": "5", "rates_usd_per_hour": {"p5.4xlarge": "5"}}
     }
     assert scenario_rows(bought({here: 5 * NANO_PER_USD, there: 6 * NANO_PER_USD})) == {}
+
+
+@pytest.mark.parametrize("payment", ["partial_upfront", "all_upfront"])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_payments_up_front_cost_amortised_what_was_foretold(folder, payment, number, tmp_path, capsys):
+    found = advice(folder, capsys, *OWN, "--payment", payment, "--term", "3y")
+    portfolio = found["portfolios"][number]
+    share = {"partial_upfront": 2, "all_upfront": 1}[payment]
+    assert portfolio["upfront_nano_usd"] == pytest.approx(portfolio["nano_usd_per_hour"] * 26_280 / share, abs=26_280)
+    settings = [f"+commitments.{name}={flow(row)}" for name, row in portfolio["scenario"]["commitments"].items()]
+    assert main(["run", *FLEET, f"out={tmp_path / 'committed'}", *settings]) == 0
+    sums = open_run(tmp_path / "committed").sql("SELECT sum(effective_nano_usd) AS cost, sum(amount_nano_usd) AS cash FROM ledger")
+    assert sums["cost"][0] == pytest.approx(found["bill_nano_usd"] - portfolio["saved_nano_usd"], abs=1_000)
+    assert sums["cash"][0] < sums["cost"][0]
+
+
+def test_terms_and_payments_side_by_side(folder, capsys):
+    found = advice(folder, capsys, "--compare", "--traffic", "-50%,+50%")
+    choices = {(row["term"], row["payment"]): row["best"] for row in found["choices"]}
+    assert len(choices) == 6
+    # Each is what the command says of it alone.
+    for (term, payment), best in choices.items():
+        words = ["--term", term, "--payment", payment, "--traffic", "-50%,+50%"]
+        if best is None:
+            assert main(["commit", str(folder), *words]) == 2
+            assert f"({term}, {payment})" in capsys.readouterr().err
+        else:
+            assert best == advice(folder, capsys, *words)["portfolios"][0]
+    one, three = choices["1y", "no_upfront"], choices["3y", "no_upfront"]
+    assert one["saved_nano_usd"] < three["saved_nano_usd"]
+    assert main(["commit", str(folder), "--compare", *OWN]) == 0
+    shown = capsys.readouterr().out
+    assert "TERMS AND PAYMENTS, the best set of each" in shown
+    assert shown.count("all_upfront") == 2

@@ -157,3 +157,19 @@ def test_the_set_that_saves_most_comes_first():
         (COMPUTE_PLAN, nano(48)),
     ]
     assert [portfolio.assumed_nano == portfolio.committed_nano for portfolio in found] == [False, True, True, True]
+
+
+def test_machines_of_flexible_size_are_bought_in_the_smallest() -> None:
+    # One 2xlarge (16 units) in all of 24 hours, one 48xlarge (384 units) in 18 of them, at 0.40 and 9.60; reserved at 60 % of that.
+    # The first 2xlarge is used all day. Each of the next 24 would be used in 18 of 24 hours, 75 %, and costs 60 %: 25 are bought.
+    small, large = Kind("aws", "us-east-1", "m7i.2xlarge"), Kind("aws", "us-east-1", "m7i.48xlarge")
+    use = hours_of({small: 0.4, large: 9.6}, {small: [1] * 24, large: [0] * 6 + [1] * 18})
+    flexible = offer("reserved_instances", {small: 0.24, large: 5.76})
+    promise = best_promise(use, flexible)
+    assert promise.level == 25
+    outcome, left = cover(use, promise)
+    # 25 x 24 x 0.24 = 144.00 replace 24 x 0.40 + 18 x 9.60 = 182.40.
+    assert (outcome.committed_nano, outcome.replaced_nano) == (nano(144), nano(182.4))
+    assert left.on_demand_nano() == 0
+    # At 80 % only the first pays.
+    assert best_promise(use, offer("reserved_instances", {small: 0.32, large: 7.68})).level == 1

@@ -224,3 +224,31 @@ def row_of(promise: Promise) -> object:
     if offer.name == "instance_savings_plan":
         return InstanceSavingsPlan(usd_per_hour=usd, rates_usd_per_hour=texts, family=first.family, region=first.region)
     return ComputeSavingsPlan(usd_per_hour=usd, rates_usd_per_hour=texts)
+
+
+SMALL, LARGE = Kind("aws", "us-east-1", "m7i.2xlarge"), Kind("aws", "us-east-1", "m7i.48xlarge")
+
+
+@given(uses((SMALL, LARGE)), st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_no_other_number_of_machines_of_flexible_size_is_better(use, dollars):
+    # 16 and 384 units. The saving need not fall from one machine to the next: the smallest size is first, whatever it costs.
+    rate = dollars * NANO_PER_USD // 24
+    flexible = Offer("reserved_instances", {SMALL: rate, LARGE: 24 * rate}, "assumed", "an example")
+    saved = [cover(use, Promise(flexible, level))[0].saved_nano for level in range(24 * 2 * MOST_MACHINES + 26)]
+    best = best_promise(use, flexible).level
+    assert saved[best] == max(saved)
+
+
+@given(uses((SMALL, LARGE, P5)), st.integers(1, 8), SHARES)
+@settings(max_examples=20, deadline=None)
+def test_the_bound_holds_for_flexible_sizes_beside_a_plan(use, dollars, share):
+    rate = dollars * NANO_PER_USD // 24
+    flexible = Offer("reserved_instances", {SMALL: rate, LARGE: 24 * rate}, "assumed", "an example")
+    plan = priced(use, "compute_savings_plan", dict.fromkeys((SMALL, LARGE, P5), share))
+    mix = best_mix(use, [flexible], plan)
+    for level in range(0, 120, 7):
+        outcome, left = cover(use, Promise(flexible, level))
+        rest = cover(left, best_promise(left, plan))[0]
+        assert outcome.saved_nano + rest.saved_nano <= mix.bound_nano + 1_000
+    assert mix.saved_nano >= max(cover(use, best_promise(use, each))[0].saved_nano for each in (flexible, plan))
