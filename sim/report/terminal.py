@@ -85,9 +85,8 @@ def invoice_table(lines: list[InvoiceLine], timezone: str) -> Table:
     for month, group in months:
         month_nano = sum(line.amount_nano for line in group)
         for line in group:
-            name = " ".join(filter(None, (line.month, line.pool, line.instance, line.purchase, line.category)))
             quantity = f"{line.quantity:,.3f} {'h' if line.unit == 'instance-hours' else plain(line.unit)}"
-            table.add_row(cell(name), quantity, cell(line.unit_price), usd(line.amount_nano))
+            table.add_row(cell(line.name), quantity, cell(line.unit_price), usd(line.amount_nano))
         shown_cents += _add_rounding(table, month_nano, sum(cents(line.amount_nano) for line in group))
         total_nano += month_nano
         if len(months) > 1:

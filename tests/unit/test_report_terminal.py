@@ -166,7 +166,7 @@ def test_printed_lines_add_up_to_the_printed_total(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amounts_nano: list[int], shown: list[str]
 ) -> None:
     lines = [
-        InvoiceLine("2026-01", f"pool{n}", "p5", "on_demand", "compute", 1.0, "instance-hours", "1 per hour", amount)
+        InvoiceLine("2026-01", f"pool{n}", "p5", "on_demand", "compute", "", 1.0, "instance-hours", "1 per hour", amount)
         for n, amount in enumerate(amounts_nano)
     ]
     monkeypatch.setattr("sim.report.terminal.invoice", lambda _: lines)
