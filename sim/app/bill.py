@@ -40,7 +40,7 @@ def declare_bill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="exact amounts as JSON, for other programs")
     parser.add_argument("--csv", metavar="FILE", help="write exact amounts as CSV; - is the standard output")
     parser.add_argument("--focus", metavar="FILE", help="write the ledger as a FOCUS file for tools of FinOps: .csv or .parquet")
-    parser.add_argument("--focus-version", metavar="V", default="1.4", help="version of FOCUS: 1.4 (default) or 1.2")
+    parser.add_argument("--focus-version", metavar="V", help="version of FOCUS: 1.4 (default) or 1.2")
 
 
 def bill(arguments: argparse.Namespace) -> int:
@@ -48,8 +48,8 @@ def bill(arguments: argparse.Namespace) -> int:
     from sim.results.records import open_run
 
     _check(arguments)
-    if arguments.focus:
-        return _focus(open_run(arguments.folder), arguments.focus, arguments.focus_version)
+    if arguments.focus is not None:
+        return _focus(arguments.folder, arguments.focus, arguments.focus_version)
     result = open_run(arguments.folder)
     shown = _asked_for(result.amortised() if arguments.amortised else result, arguments)
     if arguments.json:
@@ -69,11 +69,20 @@ def bill(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _focus(result: RunResult, file: str, version: str) -> int:
-    from sim.results.focus import write_focus
+def _focus(folder: str, file: str, version: str | None) -> int:
+    from sim.results.focus import LATEST, focus_problems, write_focus
+    from sim.results.records import open_run
 
+    version = LATEST if version is None else version
+    problems = focus_problems(file, version)
+    try:
+        result = open_run(folder)
+    except InputError as error:
+        raise InputError([*error.problems, *problems]) from error
+    if problems:
+        raise InputError(problems)
     rows = write_focus(result, file, version)
-    print(f"FOCUS {version}  {file}  {rows:,} rows")
+    print(f"FOCUS {version}  {file}  {rows:,} rows{'' if rows else ': the run was charged nothing'}")
     return 0
 
 
@@ -92,8 +101,14 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.top is not None:
         problems.check(arguments.top >= 1, "--top", arguments.top, "is no number of rows", "1 or more")
         problems.check(arguments.by is not None, "--top", arguments.top, "is of the rows of a pivot", "with --by")
-    others = arguments.by is not None or arguments.json or arguments.csv
-    problems.check(not (arguments.focus and others), "--focus", arguments.focus or "", "comes alone", "no --by, --json or --csv")
+    views = ("by", "across", "per", "query", "why", "against", "top", "csv")
+    more = [f"--{name}" for name in views if getattr(arguments, name) is not None] + ["--json"] * arguments.json
+    alone = arguments.focus is None or not more
+    problems.check(alone, "--focus", arguments.focus or "", "comes alone", f"without {', '.join(more)}")
+    version = arguments.focus_version
+    problems.check(
+        arguments.focus is not None or version is None, "--focus-version", version or "", "is of a file", "with --focus FILE"
+    )
     asked = any(value is not None for value in (arguments.by, arguments.per, arguments.why, arguments.query))
     message = "is no view of the invoice, which is in cash; FOCUS files have both"
     problems.check(asked or not arguments.amortised, "--amortised", True, message, "with --by, --per, --why or --query")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from sim.errors import InputError, Problem
+from sim.errors import InputError, Problem, Problems
 from sim.results.focus_columns import LATEST, VERSIONS, columns_of
 from sim.results.focus_facts import facts, kinds
 from sim.results.focus_sql import CHARGES, KEYS, PARTS, expressions
@@ -27,6 +27,23 @@ FORMATS = {".csv": "FORMAT csv, HEADER, TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%SZ'", "
 # More than a run has for its tables: joins and windows keep blocks of their own. What does not fit goes to a temporary folder.
 MEMORY_LIMIT = "256MB"
 _TABLES = ("ledger", "attribution", "leases")
+
+
+def focus_problems(file: str | Path, version: str = LATEST) -> list[Problem]:
+    """Return why no file of this name or version can be written, as far as one can see before anything is read.
+
+    Examples
+    --------
+    >>> [problem.path for problem in focus_problems("costs.xlsx", "9")], focus_problems("costs.csv")
+    (['--focus', '--focus-version'], [])
+    """
+    problems, path = Problems(), Path(file)
+    problems.check(
+        path.suffix in FORMATS, "--focus", str(file), "is neither CSV nor Parquet", "a name that ends in .csv or .parquet"
+    )
+    problems.check(not path.is_dir(), "--focus", str(file), "is a folder", "a file")
+    problems.check(version in VERSIONS, "--focus-version", version, "is not a version that is written", choices=VERSIONS)
+    return problems.found
 
 
 def write_focus(result: RunResult, file: str | Path, version: str = LATEST) -> int:
@@ -42,14 +59,12 @@ def write_focus(result: RunResult, file: str | Path, version: str = LATEST) -> i
 
     Raises
     ------
-    InputError : another ending, no such version, or a file that cannot be written.
+    InputError : another ending, no such version, a table of the run itself, or a file that cannot be written.
     """
     path = Path(file)
-    problems = []
-    if path.suffix not in FORMATS:
-        problems.append(Problem("--focus", str(file), "is neither CSV nor Parquet", "a name that ends in .csv or .parquet"))
-    if version not in VERSIONS:
-        problems.append(Problem("--focus-version", version, "is not a version that is written", ", ".join(VERSIONS)))
+    problems = focus_problems(file, version)
+    if path.suffix in FORMATS and path.exists() and path.resolve().is_relative_to(result.folder.resolve()):
+        problems.append(Problem("--focus", str(file), "is part of the run", "a file outside its folder, or a new one"))
     if problems:
         raise InputError(problems)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

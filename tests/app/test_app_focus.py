@@ -33,10 +33,45 @@ def test_the_file_has_the_bill_of_the_run(run, tmp_path, capsys):
     assert ("chat",) in services
 
 
+def refused(capsys, *arguments):
+    """What is said of wrong arguments, as one line."""
+    assert main(["bill", *map(str, arguments)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return " ".join(said.err.split())
+
+
 def test_problems_are_told_at_once(run, tmp_path, capsys):
-    assert main(["bill", str(run), "--focus", str(tmp_path / "costs.txt"), "--focus-version", "9"]) == 2
-    assert "--focus " in (shown := capsys.readouterr().err)
-    assert "--focus-version" in shown
-    assert main(["bill", str(run), "--focus", "costs.csv", "--json"]) == 2
-    assert "comes alone" in capsys.readouterr().err
+    said = refused(capsys, run, "--focus", tmp_path / "costs.txt", "--focus-version", "9")
+    assert "costs.txt' is neither CSV nor Parquet allowed: a name that ends in .csv or .parquet" in said
+    assert "--focus-version = '9' is not a version that is written allowed: 1.4, 1.2" in said
+    # Neither does a folder that is no run hide them.
+    said = refused(capsys, tmp_path, "--focus", "costs.txt")
+    assert "billcast: 2 problems" in said
+    assert "is not the result of a run" in said
+    assert "is neither CSV nor Parquet" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("beside", [["--json"], ["--by", "month"], ["--why", "2026-09"], ["--per", "tokens"], ["--csv", "-"]])
+def test_a_focus_file_comes_alone(beside, run, tmp_path, capsys):
+    assert f"comes alone allowed: without {beside[0]}" in refused(capsys, run, "--focus", tmp_path / "costs.csv", *beside)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_goes_with_a_file(run, capsys):
+    assert "--focus-version = '1.2' is of a file allowed: with --focus FILE" in refused(capsys, run, "--focus-version", "1.2")
+
+
+def test_what_may_not_be_written_over(run, tmp_path, capsys):
+    """Tables of the run and folders are kept; another file is replaced whole."""
+    before = (run / "ledger.parquet").read_bytes()
+    assert "is part of the run" in refused(capsys, run, "--focus", run / "ledger.parquet")
+    assert (run / "ledger.parquet").read_bytes() == before
+    (tmp_path / "folder.csv").mkdir()
+    assert "is a folder" in refused(capsys, run, "--focus", tmp_path / "folder.csv")
+    assert "cannot be written" in refused(capsys, run, "--focus", tmp_path / "nowhere" / "costs.csv")
+    (tmp_path / "old.csv").write_text("old\n", "utf-8")
+    assert main(["bill", str(run), "--focus", str(tmp_path / "old.csv")]) == 0
+    assert (tmp_path / "old.csv").read_text("utf-8").startswith("AllocatedMethodDetails,")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.csv", "old.csv"]
