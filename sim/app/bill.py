@@ -70,7 +70,8 @@ def bill(arguments: argparse.Namespace) -> int:
 
 
 def _focus(folder: str, file: str, version: str | None) -> int:
-    from sim.results.focus import LATEST, focus_problems, write_focus
+    from sim.results.focus import focus_problems, write_focus
+    from sim.results.focus_columns import LATEST
     from sim.results.records import open_run
 
     version = LATEST if version is None else version
