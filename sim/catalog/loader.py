@@ -15,6 +15,7 @@ from sim.catalog.cost_checks import check_cost_line
 from sim.catalog.fit_rules import completed_fits
 from sim.catalog.managed_checks import check_managed_offer
 from sim.catalog.reading import PROVENANCE_KEYS, read_row, read_sections
+from sim.catalog.serverless_checks import check_serverless_price
 from sim.catalog.token_checks import check_token_price
 from sim.domain.batch_models import BatchFit, BatchModel
 from sim.domain.cost_lines import CostLine
@@ -35,6 +36,7 @@ from sim.domain.managed import ManagedOffer
 from sim.domain.models import Model
 from sim.domain.presets import HOURS_OF_WEEK, LengthMixture, WeekProfile, WorkloadPreset
 from sim.domain.pricing import OFFERS, PAYMENTS, TERMS, CommitmentDiscount, SizeFlexibility, SustainedUse
+from sim.domain.serverless import ServerlessPrice
 from sim.domain.spot import Phases, SpotMarket, SpotNotice, SpotPrice
 from sim.domain.token_prices import TokenPrice
 from sim.domain.training import TrainingEfficiency
@@ -65,6 +67,7 @@ KINDS: dict[str, type[Any]] = {
     "cost_lines": CostLine,
     "managed_offers": ManagedOffer,
     "token_prices": TokenPrice,
+    "serverless_prices": ServerlessPrice,
 }
 _EVER = "1970-01-01"
 FILES = (
@@ -91,6 +94,7 @@ FILES = (
     "cost_lines",
     "managed_offers",
     "token_prices",
+    "serverless_prices",
 )
 
 
@@ -141,6 +145,7 @@ class Catalog:
     cost_lines: dict[str, CostLine] = field(default_factory=dict)
     managed_offers: dict[str, ManagedOffer] = field(default_factory=dict)
     token_prices: dict[str, TokenPrice] = field(default_factory=dict)
+    serverless_prices: dict[str, ServerlessPrice] = field(default_factory=dict)
 
     def get(self, kind: str, name: str, path: str, problems: Problems) -> Any:
         """Return the row of a kind by name, or None with a problem that lists the names and the nearest.
@@ -433,6 +438,8 @@ def _check(kind: str, name: str, row: Any, sections: Mapping[str, Mapping[str, A
         check_managed_offer(row, sections["accelerators"], path, problems)
     elif isinstance(row, TokenPrice):
         check_token_price(row, path, problems)
+    elif isinstance(row, ServerlessPrice):
+        check_serverless_price(row, path, problems)
     elif isinstance(row, TrainingEfficiency):
         check_training_efficiency(row, path, sections["accelerators"], problems)
 
