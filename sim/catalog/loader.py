@@ -499,14 +499,15 @@ def _flat(row: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return a value as a number, a flag or a short text."""
-    if isinstance(value, tuple) and value and is_dataclass(value[-1]):
-        return _plain(value[-1])
+    if isinstance(value, tuple) and value and is_dataclass(value[-1]):  # of dated prices the newest, else all
+        return _plain(value[-1]) if hasattr(value[-1], "valid_from") else "; ".join(str(_plain(item)) for item in value)
     if hasattr(value, "usd_per_hour"):
         return f"{value.usd_per_hour} USD/h since {value.valid_from} ({value.provenance.confidence})"
     if isinstance(value, Provenance):
         return f"{value.source} ({value.date}, {value.confidence})"
     if is_dataclass(value):
-        return getattr(value, "name", "") or ", ".join(f"{item.name} {_plain(getattr(value, item.name))}" for item in fields(value))
+        told = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return getattr(value, "name", "") or ", ".join(f"{name} {text}" for name, text in told.items() if text != "")
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
