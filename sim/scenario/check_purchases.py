@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from sim.catalog.loader import Catalog
 from sim.domain.hardware import InstanceType
 from sim.domain.pricing import LINUX, OPERATING_SYSTEMS
@@ -32,6 +34,10 @@ def _check_pool(path: str, pool: Pool, start: str, instance: InstanceType | None
         priced = instance is None or instance.cloud in MAXIMUM_PRICES
         message = "spot machines of this cloud have no maximum price"
         problems.check(priced, f"{path}.spot.max_price_usd_per_hour", most, message, "none")
+        if own is not None and check_money(f"{path}.price_usd_per_hour", own, Problems(), zero=True):
+            message = "is below the price of the pool, so that no machine could be had"
+            enough = Decimal(most) >= Decimal(own)
+            problems.check(enough, f"{path}.spot.max_price_usd_per_hour", most, message, f"{own} or more")
     for group, option, plain in (("owned", OWNED, Owned()), ("block", CAPACITY_BLOCK, Block())):
         unset = bought == option or getattr(pool, group) == plain
         problems.check(unset, f"{path}.{group}", bought, "has settings, but machines are not bought so", f"purchase: {option}")

@@ -11,6 +11,7 @@ from commitment_kit import bill, bill_of, lines, play, rented, resolved_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sim.billing.commitment_choice import HourlyUse, Kind, Offer, Promise, Segment, cover
 from sim.billing.commitments import settlement_of
 from sim.billing.coverage import cost_nano
 from sim.billing.ledger import Ledger
@@ -175,6 +176,27 @@ def test_commitments_cover_machine_time_without_making_or_losing_any(leases: lis
     assert used <= sum(
         row["amount_nano_usd"] for row in plain.tables["ledger"] if row["category"] in ("compute", "minimum", "energy")
     )
+
+
+@SEARCH
+@given(fleets(("m7i", "m7i_large")), st.integers(1, 60))
+def test_machines_of_flexible_size_cost_what_the_choice_of_a_commitment_foretells(leases: list[Lease], count: int) -> None:
+    pools = {name: POOLS[name] for name in ("m7i", "m7i_large")}
+    plain = bill(pools, {}, leases, HOURS)
+    row = ReservedInstances(instance="m7i.2xlarge", region="us-east-1", count=count, usd_per_hour="0.25")
+    committed = bill(pools, {"ri": row}, leases, HOURS)
+    kinds = {name: Kind("aws", "us-east-1", pool.instance) for name, pool in pools.items()}
+    found: dict[Kind, dict[int, tuple[Segment, ...]]] = {}
+    for each in plain.tables["ledger"]:
+        hours = found.setdefault(kinds[each["pool"]], {})
+        number = int(each["local_hour"][11:13])
+        segment = Segment(each["end_ns"] - each["start_ns"], nano_usd(each["unit_price"].split()[0]))
+        hours[number] = (*hours.get(number, ()), segment)
+    rates = {kinds["m7i"]: 250_000_000, kinds["m7i_large"]: 24 * 250_000_000}
+    promise = Promise(Offer("reserved_instances", rates, "assumed", "an example"), count)
+    outcome, _ = cover(HourlyUse((NS_PER_HOUR,) * HOURS, found), promise)
+    # Rows are rounded one by one.
+    assert abs(total(committed) - (total(plain) - outcome.saved_nano)) <= 3 * HOURS * (len(leases) + 1)
 
 
 @SEARCH

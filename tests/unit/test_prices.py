@@ -165,9 +165,11 @@ def test_maximum_prices_of_spot_machines() -> None:
             purchase="spot", instance="g2-standard-4", region="us-central1", zones=["us-central1-a"], price_usd_per_hour="1",
             spot=Spot(max_price_usd_per_hour="2"),
         ),
+        "low": Pool(purchase="spot", price_usd_per_hour="3", spot=Spot(max_price_usd_per_hour="2.50")),
         "fine": Pool(purchase="spot", spot=Spot(max_price_usd_per_hour="2.50")),
     }  # fmt: skip
     assert paths(Scenario(start="2026-01-05T00:00:00Z", pools=pools)) == [
         "pools.negative.spot.max_price_usd_per_hour",
         "pools.google.spot.max_price_usd_per_hour",
+        "pools.low.spot.max_price_usd_per_hour",
     ]
