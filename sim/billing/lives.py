@@ -267,12 +267,12 @@ def _pool(members: Sequence[Life]) -> Pool:
 
 def _billing(name: str, life: Life, resolved: Resolved, start_ns: int) -> PoolBilling:
     row = resolved.pools[name]
-    offer = resolved.catalog.managed_offers.get(life.purchase)
-    if not life.path and offer is None:
-        tariffs: Mapping[str, Tariff] = pool_tariffs(name, resolved)
+    offer, own = resolved.catalog.managed_offers.get(life.purchase), _own_rates(life, start_ns)
+    if own or offer is not None:
+        tariff = MachineTariff(own or _managed(offer, row, resolved), _rule(life.purchase, row, offer))
+        tariffs: Mapping[str, Tariff] = dict.fromkeys(row.config.zones, tariff)
     else:
-        tariff = MachineTariff(_own_rates(life, start_ns) or _managed(offer, row, resolved), _rule(life.purchase, row, offer))
-        tariffs = dict.fromkeys(row.config.zones, tariff)
+        tariffs = pool_tariffs(name, resolved)
     return PoolBilling(tariffs, MachinePower(row.instance.accelerators, 0.0, 0.0), _NO_ELECTRICITY)
 
 
