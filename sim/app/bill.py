@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sim.errors import InputError, Problem, Problems
-from sim.units import NANO_PER_USD
+from sim.units import NANO_PER_USD, usd
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,9 +152,22 @@ def _invoice(result: RunResult) -> Shown:
     lines = invoice(result)
     total = sum(line.amount_nano for line in lines)
     rows = [asdict(line) for line in lines]
+    amortised = int(result.sql("SELECT coalesce(sum(effective_nano_usd), 0) AS amount FROM ledger")["amount"][0])
+    spread = [] if amortised == total else [f"amortised  {usd(amortised)} USD: payments up front by the hours they are for"]
     return Shown(
-        [invoice_table(lines, _zone(result)), money_table(result), confidence_line(result)],
-        {"rows": rows, "nano_usd": total, "usd": total / NANO_PER_USD, "assumed_share": result.summary["bill"]["assumed_share"]},
+        [
+            invoice_table(lines, _zone(result)),
+            money_table(result),
+            *spread,
+            confidence_line(result),
+        ],
+        {
+            "rows": rows,
+            "nano_usd": total,
+            "usd": total / NANO_PER_USD,
+            "amortised_nano_usd": amortised,
+            "assumed_share": result.summary["bill"]["assumed_share"],
+        },
         [{**{key: row[key] for key in row if key != "amount_nano"}, "usd": exact_usd(row["amount_nano"])} for row in rows],
     )
 

@@ -78,5 +78,9 @@ def test_a_payment_up_front_is_on_the_invoice_and_spread_in_the_amortised_bill(t
         shown[words] = json.loads(capsys.readouterr().out)["nano_usd"]
     assert shown["--amortised",] == total
     assert shown[()] == total + 70_000 * 10**9
+    assert main(["bill", str(tmp_path / "out")]) == 0
+    assert f"amortised  {total / 1e9:,.2f} USD: payments up front" in capsys.readouterr().out
+    assert main(["bill", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["amortised_nano_usd"] == total
     assert main(["bill", str(tmp_path / "out"), "--amortised"]) == 2
     assert "is no view of the invoice" in capsys.readouterr().err
