@@ -201,7 +201,7 @@ def test_levels_of_2026_hold_the_listed_zones():
         assert np.median(ratios) == pytest.approx(row.ratio_median, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["g6.xlarge", "g6.12xlarge", "g6e.xlarge", "g6e.12xlarge", "g6e.48xlarge"])
+@pytest.mark.parametrize("name", [name for name, row in CATALOG.spot_prices.items() if "Spot Advisor" in row.provenance.source])
 def test_levels_of_spot_advisor(name):
     with data("prices", "aws_spot_advisor_linux.csv").open(encoding="utf-8") as file:
         found = [1 - int(row["savings_over_on_demand_pct"]) / 100 for row in csv.DictReader(file) if row["instance_type"] == name]
