@@ -12,6 +12,7 @@ from sim.errors import InputError, Problems
 from sim.scenario import Pool, Scenario, Spot
 from sim.scenario.check_purchases import check_purchases
 from sim.scenario.commitments import (
+    AzureReservation,
     CapacityReservation,
     CommittedUse,
     ComputeSavingsPlan,
@@ -173,3 +174,51 @@ def test_maximum_prices_of_spot_machines() -> None:
         "pools.google.spot.max_price_usd_per_hour",
         "pools.low.spot.max_price_usd_per_hour",
     ]
+
+
+def test_payments_and_sizes_that_cannot_be_are_refused_all_at_once() -> None:
+    p5, m7i = {"instance": "p5.4xlarge", "region": "us-east-1"}, {"instance": "m7i.2xlarge", "region": "us-east-1"}
+    azure = {"instance": "NC24ads_A100_v4", "region": "eastus"}
+    commitments = {
+        "word": ReservedInstances(**p5, payment="later", usd_per_hour="1"),  # type: ignore[arg-type]
+        "hourly": ReservedInstances(**p5, payment="all_upfront", usd_per_hour="1"),  # type: ignore[arg-type]
+        "half": ReservedInstances(**p5, payment="partial_upfront", upfront_usd="100"),  # type: ignore[arg-type]
+        "none": ReservedInstances(**p5, upfront_usd="100"),  # type: ignore[arg-type]
+        "money": ReservedInstances(**p5, payment="all_upfront", upfront_usd="-1"),  # type: ignore[arg-type]
+        "unknown": ReservedInstances(**m7i, payment="partial_upfront"),  # type: ignore[arg-type]
+        "zonal": ReservedInstances(**m7i, zone="us-east-1a", size_flexible=True),  # type: ignore[arg-type]
+        "google": CommittedUse(instance="ct5lp-hightpu-4t", region="us-central1", payment="all_upfront"),
+        "azure": AzureReservation(**azure, payment="partial_upfront", usd_per_hour="1"),  # type: ignore[arg-type]
+        "ratios": AzureReservation(**azure, size_ratios={"NC40ads_H100_v5": 1.0}, usd_per_hour="1"),  # type: ignore[arg-type]
+        "little": ComputeSavingsPlan(usd_per_hour="1", discount=0.1, payment="partial_upfront", upfront_share=0.4),
+        "fine": ReservedInstances(**p5, payment="partial_upfront", upfront_usd="100", usd_per_hour="1"),  # type: ignore[arg-type]
+    }
+    assert paths(Scenario(commitments=dict(commitments))) == [
+        "commitments.word.payment",
+        "commitments.hourly.usd_per_hour",
+        "commitments.hourly.upfront_usd",
+        "commitments.half.usd_per_hour",
+        "commitments.none.usd_per_hour",
+        "commitments.none.upfront_usd",
+        "commitments.money.upfront_usd",
+        "commitments.unknown.discount",
+        "commitments.zonal.size_flexible",
+        "commitments.google.payment",
+        "commitments.azure.payment",
+        "commitments.ratios.size_ratios",
+        "commitments.little.upfront_share",
+    ]
+
+
+def test_payments_and_ratios_of_a_catalog_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    rows = """commitment_discounts:
+  mine:
+    {cloud: aws, offers: [reserved], families: [p5], term: 1y, share: 0.3, payments: [later],
+     source: a, date: 2026-01-01, confidence: assumed}
+size_flexibilities:
+  group: {cloud: azure, flexible: true, ratios: {NC24ads_A100_v4: 0}, source: a, date: 2026-01-01, confidence: assumed}
+"""
+    with pytest.raises(InputError) as refused:
+        load_catalog(overlay(tmp_path, rows))
+    found = [problem.path for problem in refused.value.problems]
+    assert [path.rsplit(".", 2)[-1] for path in found] == ["payments", "NC24ads_A100_v4"]
