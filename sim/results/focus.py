@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from sim.errors import InputError, Problem, Problems
-from sim.results.focus_columns import LATEST, VERSIONS, columns_of
+from sim.results.focus_columns import DUCKDB, LATEST, TIME, VERSIONS, columns_of
 from sim.results.focus_facts import facts, kinds
 from sim.results.focus_sql import CHARGES, KEYS, PARTS, expressions
 from sim.results.records import RunResult
@@ -83,6 +83,7 @@ def write_focus(result: RunResult, file: str | Path, version: str = LATEST) -> i
 
 def _copy(connection: duckdb.DuckDBPyConnection, result: RunResult, version: str, target: Path, options: str) -> int:
     connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    connection.execute("SET TimeZone = 'UTC'")
     for name in _TABLES:
         path = quoted(str(result.folder / f"{name}.parquet"))
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({path})")
@@ -93,7 +94,10 @@ def _copy(connection: duckdb.DuckDBPyConnection, result: RunResult, version: str
     for name, found in facts(connection, result.manifest["scenario"]).items():
         connection.register(name, found)
     made = expressions(version_of_allocation=version == LATEST)
-    listed = ", ".join(f'({made[column.name]})::{column.duckdb_type} AS "{column.name}"' for column in columns_of(version))
+    types = {column.name: column.duckdb_type for column in columns_of(version)}
+    if options == FORMATS[".csv"]:  # where the zone is the letter Z of the format
+        types = {name: "TIMESTAMP" if kind == DUCKDB[TIME] else kind for name, kind in types.items()}
+    listed = ", ".join(f'({made[name]})::{kind} AS "{name}"' for name, kind in types.items())
     counted = connection.execute(f"""
         COPY (
             SELECT {listed} FROM charges AS c

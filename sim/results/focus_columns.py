@@ -19,7 +19,7 @@ STATUSES = ("Used", "Unused")
 
 DECIMAL, TEXT, TIME, JSON = "Decimal", "String", "Date/Time", "JSON"
 # Types of the file. Money has nine decimals, the nano-dollar; quantities have twelve, so that hours of a second are exact enough.
-DUCKDB = {DECIMAL: "DECIMAL(38,12)", TEXT: "VARCHAR", TIME: "TIMESTAMP", JSON: "VARCHAR"}
+DUCKDB = {DECIMAL: "DECIMAL(38,12)", TEXT: "VARCHAR", TIME: "TIMESTAMPTZ", JSON: "VARCHAR"}
 MONEY = "DECIMAL(38,9)"
 
 

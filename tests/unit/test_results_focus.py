@@ -468,17 +468,77 @@ def test_months_are_those_of_the_account(tmp_path: Path) -> None:
 
 
 def test_parquet_holds_the_same(tmp_path: Path) -> None:
-    result = a_run(tmp_path / "run", account_rows)
+    """Costs are decimals and times are instants, so that no reader makes floats or local times of them."""
+    result = a_run(tmp_path / "run", account_rows, timezone="America/New_York")
     rows = written(result, tmp_path)
     write_focus(result, tmp_path / "focus.parquet")
-    found = duckdb.read_parquet(str(tmp_path / "focus.parquet"))
-    assert found.columns == list(rows[0]) == [column.name for column in columns_of("1.4")]
-    types = dict(zip(found.columns, map(str, found.types), strict=True))
-    assert (types["BilledCost"], types["ChargePeriodStart"], types["Tags"]) == ("DECIMAL(38,9)", "TIMESTAMP", "VARCHAR")
-    for values, row in zip(found.fetchall(), rows, strict=True):
-        for value, text in zip(values, row.values(), strict=True):
-            shown = value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
-            assert (Decimal(text) == shown) if isinstance(shown, Decimal) else (text or None) == shown
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        found = connection.read_parquet(str(tmp_path / "focus.parquet"))
+        assert found.columns == list(rows[0]) == [column.name for column in columns_of("1.4")]
+        types = dict(zip(found.columns, map(str, found.types), strict=True))
+        assert {column.name: types[column.name] for column in columns_of("1.4")} == {
+            column.name: {"Date/Time": "TIMESTAMP WITH TIME ZONE", "Decimal": "DECIMAL(38,12)"}.get(column.kind, "VARCHAR")
+            if not column.name.endswith("Cost")
+            else "DECIMAL(38,9)"
+            for column in columns_of("1.4")
+        }
+        # DuckDB hands instants to Python only where there is a certain package of time zones; so as text.
+        times = [name for name, kind in types.items() if kind == "TIMESTAMP WITH TIME ZONE"]
+        texts = ", ".join(f"strftime({name} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ') AS {name}" for name in times)
+        for values, row in zip(found.project(f"* REPLACE ({texts})").fetchall(), rows, strict=True):
+            for value, text in zip(values, row.values(), strict=True):
+                assert (Decimal(text) == value) if isinstance(value, Decimal) else (text or None) == value
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "focus.md"
+
+
+def queries() -> dict[str, str]:
+    """The queries of the page on FOCUS by their headings."""
+    page = PAGE.read_text("utf-8")
+    return dict(re.findall(r"^### (.+?)\n.*?```sql\n(.*?)```", page, re.DOTALL | re.MULTILINE))
+
+
+def answers(file: Path, query: str) -> list[dict[str, Any]]:
+    """The answer to a query of the page, whose file is here."""
+    # Of a CSV file as the page says it.
+    [read] = re.findall(r"^(read_csv\(.*?\}\))$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    source = "'costs.parquet'" if file.suffix == ".parquet" else read
+    with duckdb.connect(config={"threads": 1}) as connection:
+        asked = connection.execute(query.replace("'costs.parquet'", source).replace(f"costs{file.suffix}", str(file)))
+        return [dict(zip([one[0] for one in asked.description or []], row, strict=True)) for row in asked.fetchall()]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@RUNS
+def test_queries_of_the_page_have_the_sums_of_the_ledger(
+    write: Write, options: dict[str, Any], ending: str, tmp_path: Path
+) -> None:
+    result = a_run(tmp_path / "run", write, **options)
+    file = tmp_path / f"focus.{ending}"
+    write_focus(result, file)
+    found = {heading: answers(file, query) for heading, query in queries().items()}
+    assert list(found) == [
+        "The invoice by service", "What services and segments use", "Use and waste of commitments", "What discounts save",
+        "The cost of a day by pricing category",
+    ]  # fmt: skip
+    billed = Decimal(ledger_nano(result)) / NANO_PER_USD
+    [effective_nano] = result.sql("SELECT coalesce(sum(effective_nano_usd), 0)::BIGINT AS nano FROM ledger")["nano"].tolist()
+    effective = Decimal(effective_nano) / NANO_PER_USD
+
+    def summed(heading: str, column: str) -> Decimal:
+        assert all(isinstance(row[column], Decimal) for row in found[heading])
+        return sum((row[column] for row in found[heading]), Decimal(0))
+
+    assert summed("The invoice by service", "usd") == billed
+    assert summed("What services and segments use", "usd") == effective
+    assert summed("The cost of a day by pricing category", "usd") == effective
+    assert summed("What discounts save", "effective_usd") == effective
+    [promised_nano] = result.sql(
+        "SELECT coalesce(sum(effective_nano_usd), 0)::BIGINT AS nano FROM ledger WHERE purchase IN ('reserved', 'savings_plan')"
+    )["nano"].tolist()
+    assert summed("Use and waste of commitments", "usd") == Decimal(promised_nano) / NANO_PER_USD
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
