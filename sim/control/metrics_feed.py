@@ -255,12 +255,17 @@ class MetricsFeed:
     def _mean_of_some(self, name: str, oldest: int, newest: int) -> FloatArray:
         """Return the mean of a gauge over the scrapes that each of the last replicas answered."""
         answering = self._scrapes[newest].answering
-        sums, counts = np.zeros(len(answering.pods), np.int64), np.zeros(len(answering.pods), np.int64)
+        sums: IntArray | int = 0
+        counts: IntArray | int = 0
         for first, last in self._together(oldest, newest):
-            places = self._places_in(self._scrapes[last].answering, answering)
-            sums += places.arrange_integers(self._sum(name, first, last))
-            counts += (last - first + 1) * places.there
-        return sums / counts
+            level, scrapes = self._sum(name, first, last), last - first + 1
+            who = self._scrapes[last].answering
+            if who is answering:
+                sums, counts = sums + level, counts + scrapes
+            else:
+                places = self._places_in(who, answering)
+                sums, counts = sums + places.arrange_integers(level), counts + scrapes * places.there
+        return np.asarray(sums / counts)
 
     def _growth(self, name: str, last: _Scrape, before: _Scrape) -> IntArray | FloatArray:
         """Return how much a counter of each of the last replicas grew; NaN where it did not answer before."""

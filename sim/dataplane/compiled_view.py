@@ -32,6 +32,8 @@ _BY_REPLICA = (
     "output_tokens",
 )
 _FLOATS_BY_REPLICA = ("lost_ns", "energy_j")
+# Where a view keeps the arrays and where their columns lie.
+_INTS, _FLOATS, _CUTS = "_ints", "_floats", "_cuts"
 
 
 class ViewPlaces:
@@ -44,15 +46,19 @@ class ViewPlaces:
         lengths = counters + COUNTER_COUNT * streams
         shares = FLOAT_COLUMNS * replicas
         self.ints, self.floats = lengths + queues, shares + streams * replicas
-        # Column: whether it is a float, where it begins and ends, and its second dimension, 0 for none.
-        self.cuts: dict[str, tuple[bool, int, int, int]] = {
-            "counters": (False, counters, lengths, COUNTER_COUNT),
-            "service_queue": (False, lengths, self.ints, 0),
-            "shares_ns": (True, shares, self.floats, streams),
-            **{name: (False, by_stream + n * streams, by_stream + (n + 1) * streams, 0) for n, name in enumerate(_BY_STREAM)},
-            **{name: (False, n * replicas, (n + 1) * replicas, 0) for n, name in enumerate(_BY_REPLICA)},
-            **{name: (True, n * replicas, (n + 1) * replicas, 0) for n, name in enumerate(_FLOATS_BY_REPLICA)},
+        # Column: in which array, which part of it, and its second dimension, 0 for none.
+        self.cuts: dict[str, tuple[str, slice, int]] = {
+            "counters": (_INTS, slice(counters, lengths), COUNTER_COUNT),
+            "service_queue": (_INTS, slice(lengths, self.ints), 0),
+            "shares_ns": (_FLOATS, slice(shares, self.floats), streams),
         }
+        for names, array, start, size in (
+            (_BY_STREAM, _INTS, by_stream, streams),
+            (_BY_REPLICA, _INTS, 0, replicas),
+            (_FLOATS_BY_REPLICA, _FLOATS, 0, replicas),
+        ):
+            for place, name in enumerate(names):
+                self.cuts[name] = array, slice(start + place * size, start + (place + 1) * size), 0
 
     def arrays(self) -> tuple[IntArray, FloatArray]:
         """Return two arrays for the kernel to fill."""
@@ -73,17 +79,17 @@ class CompiledView(View):
         view = object.__new__(cls)
         # A frozen dataclass would set every field on its own.
         kept = vars(view)
-        kept["time_ns"], kept["_cuts"], kept["_ints"], kept["_floats"] = t_ns, places.cuts, ints, floats
+        kept["time_ns"], kept[_CUTS], kept[_INTS], kept[_FLOATS] = t_ns, places.cuts, ints, floats
         kept["ring_arrivals"], kept["ring_in_flight_us"] = ring
         return view
 
     def __getattr__(self, name: str) -> npt.NDArray[Any]:
         kept = vars(self)
-        cut = kept.get("_cuts", {}).get(name)
-        if cut is None:
-            raise AttributeError(f"a view has no {name!r}")
-        is_float, start, end, width = cut
-        column: npt.NDArray[Any] = kept["_floats" if is_float else "_ints"][start:end]
+        try:
+            array, part, width = kept[_CUTS][name]
+        except KeyError:
+            raise AttributeError(f"a view has no {name!r}") from None
+        column: npt.NDArray[Any] = kept[array][part]
         if width:
             column = column.reshape(-1, width)
         kept[name] = column
