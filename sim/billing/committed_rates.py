@@ -67,7 +67,7 @@ class Prices:
             return Contract(_own_rate(row.usd_per_hour), own_upfront)
         if own_upfront:
             return Contract(replace(_own_rate("0"), source="scenario, all paid up front"), own_upfront)
-        effective = self.discounted(row, row.offer, place)
+        effective = self.discounted(row, place)
         assert effective is not None  # the scenario was checked
         if row.payment == NO_UPFRONT:
             return Contract(effective)
@@ -77,7 +77,7 @@ class Prices:
         rate = Rate(0, hourly_nano, text, source, effective.confidence)
         return Contract(rate, (effective.nano_usd_per_hour - hourly_nano) * TERM_HOURS[row.term])
 
-    def discounted(self, row: Reserved | SavingsPlan, offer: str, place: Place) -> Rate | None:
+    def discounted(self, row: Reserved | SavingsPlan, place: Place) -> Rate | None:
         """Return the on-demand price when a commitment begins, or at the start of the run, less its discount; None without one."""
         listed = self.listed(place)
         if listed is None:
@@ -87,7 +87,7 @@ class Prices:
         if row.discount is not None:
             share, source, confidence = row.discount, "of the scenario", "assumed"
         else:
-            found = discount_row(self.catalog, offer, place.cloud, place.family, row.term, row.payment)
+            found = discount_row(self.catalog, row.offer, place.cloud, place.family, row.term, row.payment)
             if found is None:
                 return None
             share, source, confidence = (
@@ -131,7 +131,7 @@ class PlanRates:
             return _own_rate(own)
         if row.rates_usd_per_hour and row.discount is None:
             return None
-        return self.prices.discounted(row, row.offer, place)
+        return self.prices.discounted(row, place)
 
 
 def _own_rate(usd_per_hour: str) -> Rate:

@@ -73,7 +73,8 @@ class Plans:
 
     Notes
     -----
-    Source: AWS Savings Plans user guide, how Savings Plans apply to usage.
+    Source: AWS Savings Plans user guide, how Savings Plans apply to usage: within each type all plans are applied together,
+    whatever their term and payment. Read 2026-11-23.
     """
 
     plans: tuple[Plan, ...]
