@@ -26,6 +26,7 @@ from sim.scenario.budgets import Budget
 from sim.scenario.check import check
 from sim.schema import TABLES
 from sim.units import NS_PER_HOUR, NS_PER_S
+from sim.workload.trace import Trace
 
 USD = 10**9
 # From an order to a replica that admits requests, and the part of it that is paid for (`control_kit.FIXED`).
@@ -303,3 +304,17 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     nearest = {path: problem.nearest for path, problem in found.items() if problem.nearest}
     assert nearest == {"act0.service": "chat", "act1.segment": "free", "act2.deployment": "small"}
     assert "only deployment" in found["act4.deployment"].message
+
+
+def test_a_segment_that_a_trace_has_not_is_refused_once_it_is_open(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,prompt_tokens,output_tokens,segment\n0,1,10,a\n2,2,20,b\n", "utf-8")
+    throttles = [ThrottleSegment(service="chat", segment=segment, by="actual") for segment in ("b", "c")]
+    service = Service(workload=Trace(path=str(trace)), deployments=["large"])
+    made = _two("1h", services={"chat": service}, budgets=_budget(*throttles))
+    del made.deployments["small"], made.pools["cheap"]
+    check(made)
+    with pytest.raises(InputError) as raised:
+        simulate(made, out=tmp_path / "run")
+    assert [(problem.path, problem.value) for problem in raised.value.problems] == [("budgets.all.actions.act1.segment", "c")]
+    assert not (tmp_path / "run").exists()
