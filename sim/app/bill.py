@@ -199,11 +199,14 @@ def _unit_costs(result: RunResult, units: list[str], by: list[str]) -> Shown:
 
 
 def _why(result: RunResult, month: str, against: str | None) -> Shown:
-    from sim.report.bill import why_table
+    from rich.text import Text
+
+    from sim.report.bill import why_sentence, why_table
     from sim.results.why import why_month
 
     found = why_month(result, month, against)
-    return Shown([why_table(found)], found.to_dict(), found.records())
+    sentence = why_sentence(found)
+    return Shown([Text(sentence), why_table(found)], {"sentence": sentence, **found.to_dict()}, found.records())
 
 
 def show_why(sides: Sequence[Replications], console: Console) -> None:
@@ -214,7 +217,7 @@ def show_why(sides: Sequence[Replications], console: Console) -> None:
     sides : at least two, A, B, ...; single runs are replications of which there is one.
     """
     from sim.app.replications_view import LETTERS
-    from sim.report.bill import why_table
+    from sim.report.bill import why_sentence, why_table
     from sim.results.why import why_run
 
     first = sides[0]
@@ -222,7 +225,10 @@ def show_why(sides: Sequence[Replications], console: Console) -> None:
         common = sorted(set(first.numbers) & set(other.numbers))
         numbers = (common[0], common[0]) if common else (first.numbers[0], other.numbers[0])
         console.print()
-        console.print(why_table(why_run(first.run(numbers[0]), other.run(numbers[1]), ("A", letter))))
+        found = why_run(first.run(numbers[0]), other.run(numbers[1]), ("A", letter))
+        console.print(why_sentence(found), markup=False, highlight=False)
+        console.print()
+        console.print(why_table(found))
 
 
 def _query(result: RunResult, name: str) -> Shown:

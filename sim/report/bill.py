@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -72,6 +73,8 @@ def pivot_table(found: Pivot, zone: str, top: int | None = None) -> Table:
     return table
 
 
+# Causes that a sentence names; the others are all else.
+_NAMED = 4
 REQUESTS, TOKENS, USERS = UNITS = ("requests", "tokens", "users")
 _USERS = "users: clients with a completed request, each once in its row"
 _NO_USERS = "; -: no clients in this workload, its requests do not say who sends them"
@@ -128,6 +131,41 @@ def _per_user(found: Sequence[UnitCost], by: Sequence[str]) -> Table:
     if any(unit.more_users for unit in found):
         table.caption += "; + at least: others are not counted, or more than a tap keeps"
     return table
+
+
+def why_sentence(found: Why) -> str:
+    """Say in one sentence how much dearer a bill is, and the largest parts of the difference; its amounts add up to the cent.
+
+    Examples
+    --------
+    >>> from sim.results.why import Change
+    >>> why_sentence(Why("2026-09", "2026-10", {"chat": Change(10**11, 11 * 10**10, {"traffic": 12 * 10**9, "price": -2 * 10**9})}))
+    'October 2026 cost 10.00 USD more than September 2026 (10.0%), of which traffic 12.00 and price -2.00.'
+    """
+    shown = found.shown[""]
+    difference, after, before = shown.after - shown.before, _said(found.after), _said(found.before)
+    if not any(shown.terms.values()):
+        return f"{after} cost as much as {before}: {cents_text(shown.after)} USD."
+    ranked = sorted((term for term, amount in shown.terms.items() if amount), key=lambda term: -abs(shown.terms[term]))
+    parts = [(term, shown.terms[term]) for term in ranked[:_NAMED]]
+    rest = difference - sum(amount for _, amount in parts)
+    if len(ranked) > _NAMED:
+        parts.append(("all else", rest))
+    *most, last = [f"{term} {cents_text(amount)}" for term, amount in parts]
+    of_which = f"{', '.join(most)} and {last}" if most else last
+    if not difference:
+        return f"{after} cost as much as {before}, {cents_text(shown.after)} USD: {of_which}."
+    dearer = "more" if difference > 0 else "less"
+    share = f" ({share_cell(abs(difference), shown.before)})" if shown.before > 0 else ""
+    return f"{after} cost {cents_text(abs(difference))} USD {dearer} than {before}{share}, of which {of_which}."
+
+
+def _said(name: str) -> str:
+    """A month in words; other names as they are."""
+    try:
+        return f"{datetime.strptime(name, '%Y-%m'):%B %Y}"  # noqa: DTZ007 - a name, no instant
+    except ValueError:
+        return plain(name)
 
 
 def why_table(found: Why) -> Table:

@@ -13,14 +13,16 @@ from pathlib import Path
 from rich.table import Table
 
 from sim.errors import InputError, Problem
-from sim.report.bill import USERS, unit_cost_tables
+from sim.report.bill import USERS, unit_cost_tables, why_sentence, why_table
 from sim.report.figures import CHARTS, Chart, charts_of
+from sim.report.figures.waterfall import months_compared
 from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, table_html, text
 from sim.report.periods import period_tables, reliability_tables
 from sim.report.style import png_bytes, svg_bytes, title_of
 from sim.results.periods import UNITS, Calendar
 from sim.results.records import RunResult
 from sim.results.unit_costs import unit_costs
+from sim.results.why import why_month
 
 PAGE = "index.html"
 _FILES = frozenset({PAGE, *(f"{chart.name}.{kind}" for chart in CHARTS for kind in ("svg", "png"))})
@@ -147,6 +149,7 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
         *_periods(result),
         "<h2>Burn rates and causes</h2>",
         *map(table_html, reliability_tables(result)),
+        *_why(result),
         "<h2>Figures</h2>",
         letters_once("\n".join(_figure(*parts) for parts in drawn)),
         '<h2>Settings</h2>\n<p class="note">The resolved scenario, defaults included; - is not set.</p>',
@@ -166,6 +169,14 @@ def _users_by_month(result: RunResult) -> list[Table]:
     by = ("month", "service")
     found = [unit for unit in unit_costs(result, by) if unit.users is not None]
     return unit_cost_tables(found, by, (USERS,)) if len({unit.keys[0] for unit in found}) > 1 else []
+
+
+def _why(result: RunResult) -> Iterator[str]:
+    """Why the last month that can be compared was dearer than the one before it."""
+    months = months_compared(result)
+    if months is not None:
+        found = why_month(result, months[1], months[0])
+        yield from ("<h2>Why a month is dearer</h2>", f"<p>{text(why_sentence(found))}</p>", table_html(why_table(found)))
 
 
 def _periods(result: RunResult) -> Iterator[str]:

@@ -40,7 +40,7 @@ KEYS: dict[str, str] = {
 }
 _OF_TIME = ("month", "day", "hour")
 # Keys that a tap must have counted, with the table it writes.
-_TAPPED = {CLIENT: ("clients", "client_counters"), TIER: ("tiers", "tier_counters")}
+_TAPPED = {CLIENT: ("clients", "client_counters")}
 _USES = ("busy", "idle", "booting", "draining", "lost")
 
 

@@ -89,8 +89,12 @@ def _column(name: str, column_type: str) -> str:
 def _plain(values: Any) -> npt.NDArray[Any]:
     if not np.ma.is_masked(values):
         return np.asarray(values)
-    missing = np.nan if values.dtype.kind == "f" else None
-    return np.asarray(np.ma.filled(values if missing is not None else values.astype(object), missing))
+    if values.dtype.kind == "f":
+        return np.asarray(np.ma.filled(values, np.nan))
+    # `filled` takes None for the default of the type, which is a text.
+    found = np.asarray(values.data).astype(object)
+    found[np.ma.getmaskarray(values)] = None
+    return found
 
 
 def open_run(folder: str | Path) -> RunResult:

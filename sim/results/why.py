@@ -265,12 +265,13 @@ def facts_of(result: RunResult, of_windows: str, of_charges: str) -> dict[str, C
     """)
     for service, _, completed, tokens in zip(*(column.tolist() for column in work.values()), strict=True):
         found[service] = CostFacts(int(completed), int(tokens))
-    # The time of a part is its share of the row's; nanoseconds times nano-dollars need 128 bits.
+    # The time of a part is its share of the row's, unknown where that was free; nanoseconds times nano-dollars need 128 bits.
     parts = result.sql(f"""
         SELECT {KEYS["service"]} AS payer, lease >= 0 AND unit = 'instance-second' AS machine,
             coalesce(leases.instance, '') AS instance, ledger.purchase AS purchase, use, category,
             sum(attribution.amount_nano_usd) AS amount,
-            sum(attribution.amount_nano_usd::HUGEINT * (ledger.end_ns - ledger.start_ns) // ledger.amount_nano_usd) AS time_ns
+            sum(attribution.amount_nano_usd::HUGEINT * (ledger.end_ns - ledger.start_ns) // nullif(ledger.amount_nano_usd, 0))
+                AS time_ns
         FROM attribution JOIN ledger USING (row) LEFT JOIN leases USING (lease)
         WHERE {of_charges} GROUP BY ALL ORDER BY ALL
     """)
@@ -279,7 +280,7 @@ def facts_of(result: RunResult, of_windows: str, of_charges: str) -> dict[str, C
         facts = found.setdefault(payer, CostFacts())
         if not machine:
             facts.others_nano[category] = facts.others_nano.get(category, 0) + amount
-        elif use == BUSY:
+        elif use == BUSY and time_ns is not None:  # None: all of it was free, and has no price
             before = facts.busy.get((instance, purchase), (0, 0))
             facts.busy[instance, purchase] = (before[0] + time_ns, before[1] + amount)
         else:

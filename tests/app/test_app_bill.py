@@ -97,8 +97,9 @@ def test_unit_costs_are_printed_and_exact(folder: Path, capsys: Any, units: str)
 def test_why_is_printed_and_adds_up(folder: Path, capsys: Any) -> None:
     code, out, _ = _outcome(capsys, "bill", folder, "--why", "2026-10")
     assert code == 0
-    amounts = [Decimal(USD.findall(line)[0].replace(",", "")) for line in out.splitlines() if USD.search(line)]
+    amounts = [Decimal(USD.findall(line)[0].replace(",", "")) for line in out[out.index("WHY") :].splitlines() if USD.search(line)]
     assert sum(amounts[:-1]) == amounts[-1]
+    assert out.startswith("October 2026 cost ")
     document = json.loads(_outcome(capsys, "bill", folder, "--why", "2026-09", "--against", "2026-10", "--json")[1])
     total = document["total"]
     assert (

@@ -129,11 +129,11 @@ def test_clients_pay_for_their_tokens(run: RunResult, tmp_path: Path) -> None:
 
 def test_wrong_keys_are_all_said_with_the_nearest_name(run: RunResult, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
-        pivot(run, ["mnth", "service", "service", "tier"], "usee")
+        pivot(written(tmp_path / "untapped", replicas), ["mnth", "service", "service", "client"], "usee")
     found = {(problem.path, str(problem.value)): problem for problem in refused.value.problems}
     assert found["--by", "mnth"].nearest == "month"
     assert "twice" in found["--by", "service"].message
-    assert found["--by", "tier"].allowed == "+taps.NAME=tiers"
+    assert found["--by", "client"].allowed == "+taps.NAME=clients"
     assert found["--across", "usee"].nearest == "use"
     with pytest.raises(InputError, match="names no key"):
         pivot(run, [])

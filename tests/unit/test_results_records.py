@@ -29,6 +29,14 @@ def event(number: int, time_ns: int) -> dict[str, object]:
     return {"number": number, "time_ns": time_ns, "kind": "node_running", "subject": f"node {number}", "detail": ""}
 
 
+def test_a_missing_whole_number_is_none(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run") as writer:
+        found = writer.merge().sql("SELECT * FROM (VALUES (1, 'a', 0.5), (NULL, NULL, NULL)) AS rows(number, word, share)")
+    assert found["number"].tolist() == [1, None]
+    assert found["word"].tolist() == ["a", None]
+    assert str(found["share"].tolist()) == "[0.5, nan]"
+
+
 def test_every_table_is_there_with_its_types_even_without_rows(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run") as writer:
         writer.merge()
