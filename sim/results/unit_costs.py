@@ -10,7 +10,7 @@ replica time that they take, stream by stream:
 So output tokens bear what all steps share, such as reading the weights, and overheads (idle, booting, draining, lost) follow work.
 A stream of several deployments has the mean of theirs, by what it paid for their work.
 
-It is a rule: the engines know the prefill time of every step, and the tables only its sum with the decode time of a stream. The rule
+It is a rule: the engines know the prefill time of every step, the tables only its sum with the decode time of a stream. The rule
 prices an input token the same under any load, and is within 1 % of the busy time of what the engines charge to prefills.
 """
 
