@@ -3,7 +3,7 @@
 A row is a part of a ledger row: what one deployment, service, segment and use pay of it, so that tags are exact and every sum by
 tag is the attribution's. Costs of the parts are the attribution's own; quantities are shared out in their proportion and add up to
 the row's. What a commitment covers has a BilledCost of 0 and its own EffectiveCost; a row of ChargeCategory "Purchase" an hour and
-commitment has the BilledCost. BilledCost adds up to the invoice, and so does EffectiveCost.
+commitment has the BilledCost. BilledCost adds up to the invoice, EffectiveCost to the amortised bill.
 
 Source: FOCUS 1.4 and 1.2, see `sim.results.focus_columns`.
 """

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from sim.domain.pricing import TERM_HOURS
+
 # Names as the providers write them; clouds of the catalog.
 PROVIDERS = {
     "aws": "AWS",
@@ -41,7 +43,6 @@ COMMITMENTS = {
 }
 # Whose a commitment is that names no machine type.
 _CLOUDS = {"azure": "azure", "flexible": "gcp", "committed": "gcp"}
-_HOURS_OF_TERM = {"1y": 8_760, "3y": 26_280}
 CAPACITY_RESERVATION, CAPACITY_BLOCK, OWNED = "capacity_reservation", "capacity_block", "owned"
 _AS_WRITTEN = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "kWh", "USD", "GPU", "LCU")
 _NO_PLURAL = _AS_WRITTEN[:-2]
@@ -127,7 +128,7 @@ def term_quantity(row: Mapping[str, Any]) -> tuple[str | None, bool]:
     >>> term_quantity({"count": 2, "term": "1y"}), term_quantity({"usd_per_hour": "3.50", "term": "3y", "payment": "all_upfront"})
     (('17520', False), ('91980', False))
     """
-    hours = _HOURS_OF_TERM.get(str(row.get("term", "")))
+    hours = TERM_HOURS.get(str(row.get("term", "")))
     monthly = row.get("payment") == "no_upfront"
     if hours is None:
         return None, monthly
