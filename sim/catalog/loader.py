@@ -75,6 +75,7 @@ FILES = (
     "accelerators_other",
     "instances",
     "instances_other",
+    "instances_tpu",
     "models",
     "models_qwen_gemma",
     "models_moe",
