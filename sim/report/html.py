@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sim.errors import InputError, Problem
 from sim.report.bill import USERS, unit_cost_tables, why_sentence, why_table
+from sim.report.carbon_hours import carbon_hours, carbon_hours_table, cleanest_sentence
 from sim.report.figures import CHARTS, Chart, charts_of
 from sim.report.figures.waterfall import months_compared
 from sim.report.html_parts import Pair, inline_svg, leaves, letters_once, pairs, shown_on_terminal, table_html, text
@@ -150,6 +151,7 @@ def page(result: RunResult, figures: Iterable[tuple[Chart, str, str]]) -> str:
         "<h2>Burn rates and causes</h2>",
         *map(table_html, reliability_tables(result)),
         *_why(result),
+        *_carbon(result),
         "<h2>Figures</h2>",
         letters_once("\n".join(_figure(*parts) for parts in drawn)),
         '<h2>Settings</h2>\n<p class="note">The resolved scenario, defaults included; - is not set.</p>',
@@ -177,6 +179,14 @@ def _why(result: RunResult) -> Iterator[str]:
     if months is not None:
         found = why_month(result, months[1], months[0])
         yield from ("<h2>Why a month is dearer</h2>", f"<p>{text(why_sentence(found))}</p>", table_html(why_table(found)))
+
+
+def _carbon(result: RunResult) -> Iterator[str]:
+    """Energy and carbon by hour, of a run that drew any."""
+    found = carbon_hours(result)
+    table = carbon_hours_table(found)
+    if table is not None:
+        yield from ("<h2>Carbon by hour</h2>", f"<p>{text(cleanest_sentence(found))}</p>", table_html(table))
 
 
 def _periods(result: RunResult) -> Iterator[str]:

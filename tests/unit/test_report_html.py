@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sim.errors import InputError
 from sim.report import html
-from sim.report.figures import CHARTS
+from sim.report.figures import charts_of
 from sim.report.html import PAGE, write_report
 from sim.report.html_parts import inline_svg
 from sim.report.terminal import render
@@ -68,7 +68,7 @@ def test_every_file_is_there_and_the_page_is_well_formed_and_alone(tmp_path: Pat
     result = small_run(tmp_path / "run")
     path = write_report(result)
     assert path == tmp_path / "run" / "report" / PAGE
-    names = {f"{chart.name}.{kind}" for chart in CHARTS if not chart.long_runs for kind in ("svg", "png")}
+    names = {f"{chart.name}.{kind}" for chart in charts_of(result) for kind in ("svg", "png")}
     assert {file.name for file in path.parent.iterdir()} == {PAGE, *names}
     reader = Reader(path.read_text("utf-8"))
     assert reader.open == []

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from sim.report.figures.budget import slo_burn_down
 from sim.report.figures.budget_months import budget_by_month
+from sim.report.figures.carbon import carbon_and_load
 from sim.report.figures.cost import cost_stack
 from sim.report.figures.fleet import demand_and_replicas
 from sim.report.figures.latency_cdf import latency_cdfs
@@ -28,6 +29,7 @@ class Chart:
     ----------
     name : of its files. heading : above it. caption : how to read it. draw : makes it.
     long_runs : whether it is only for runs of four weeks or more. several_months : only for those of which there is a month before.
+    with_energy : only for those that drew any.
     """
 
     name: str
@@ -36,13 +38,19 @@ class Chart:
     draw: Callable[[RunResult], Figure]
     long_runs: bool = False
     several_months: bool = False
+    with_energy: bool = False
 
 
 def charts_of(result: RunResult) -> tuple[Chart, ...]:
     """Return the figures that are worth drawing for a run."""
     is_long = Calendar.of(result.manifest["scenario"]).is_long
     several = months_compared(result) is not None
-    return tuple(chart for chart in CHARTS if (is_long or not chart.long_runs) and (several or not chart.several_months))
+    with_energy = bool(result.summary["energy"]["kwh"])
+    return tuple(
+        chart
+        for chart in CHARTS
+        if (is_long or not chart.long_runs) and (several or not chart.several_months) and (with_energy or not chart.with_energy)
+    )
 
 
 CHARTS = (
@@ -93,6 +101,15 @@ CHARTS = (
         cost_stack,
     ),
     Chart(
+        "carbon_and_load",
+        "Carbon against load",
+        "Hours of the day of the account's zone, all days together (hours of the run where it is under two days). Energy is that "
+        "at the meter, PUE included; the intensity is the mean of what was drawn; tokens are those of requests that completed in "
+        "the hour. An intensity that never changes has no panel, and no hour is then cleaner than another.",
+        carbon_and_load,
+        with_energy=True,
+    ),
+    Chart(
         "cost_and_latency_trend",
         "Cost and latency week by week",
         "Steps are calendar weeks of each service's time zone. Percentiles are those of all completions of a week, pooled "
@@ -125,6 +142,7 @@ __all__ = [
     "CHARTS",
     "Chart",
     "budget_by_month",
+    "carbon_and_load",
     "charts_of",
     "cost_and_latency_trend",
     "cost_stack",
