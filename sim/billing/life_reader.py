@@ -91,7 +91,7 @@ def ways_to_buy(catalog: Catalog) -> tuple[str, ...]:
 def offered(life: Life, row: InstanceType, catalog: Catalog) -> Problem | None:
     """Return why a machine cannot be had like this, or None; the path of the problem is a column."""
     if life.purchase not in ways_to_buy(catalog):
-        return _problem("purchase", life.purchase, "is not a way to buy a machine", ways_to_buy(catalog))
+        return _not_a_way(life.purchase, ways_to_buy(catalog))
     offer = catalog.managed_offers.get(life.purchase)
     if offer is not None and offer.longest_h and life.life_ns > offer.longest_h * NS_PER_HOUR:
         return _problem("end", moment_of(life.end_ns).isoformat(), f"{offer.name} ends after {offer.longest_h:g} h", ())
@@ -111,6 +111,10 @@ def offered(life: Life, row: InstanceType, catalog: Catalog) -> Problem | None:
             "purchase", SPOT, f"the catalog has no spot price of {row.name}; give price_usd_per_hour or price_path", (ON_DEMAND,)
         )
     return None
+
+
+def _not_a_way(purchase: str, ways: Iterable[str]) -> Problem:
+    return _problem("purchase", purchase, "is not a way to buy a machine", ways)
 
 
 def _problem(column: str, value: object, message: str, choices: Iterable[str]) -> Problem:
@@ -174,6 +178,9 @@ class _Reader:
             self._keep(place, problems.found)
         if row is None:
             self._add(place, "instance", life.instance, "the catalog has no such machine", choices=self.catalog.instances)
+            ways = ways_to_buy(self.catalog)
+            if life.purchase not in ways:
+                self._keep(place, [replace(_not_a_way(life.purchase, ways), path=f"{place}, column purchase")])
             return
         problem = offered(life, row, self.catalog)
         if problem is not None:

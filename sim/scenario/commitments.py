@@ -337,7 +337,9 @@ class SavingsPlan(ForATerm):
     def check_rates(self, path: str, catalog: Catalog, problems: Problems) -> None:
         """Check that the plan has a rate for something."""
         rows: Iterable[CommitmentDiscount] = catalog.commitment_discounts.values()
-        known = any(self.offer in row.offers and self.payment in row.payments for row in rows)
+        known = self.payment not in self.payments() or any(
+            self.offer in row.offers and self.payment in row.payments for row in rows
+        )
         if self.discount is None and not self.rates_usd_per_hour and not known:
             message = f"the catalog knows no {self.offer} discount"
             problems.add(f"{path}.discount", None, message, "a share of the on-demand price, or rates_usd_per_hour")

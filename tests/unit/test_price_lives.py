@@ -92,6 +92,13 @@ def test_every_wrong_row_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_a_way_to_buy_is_checked_beside_a_machine_that_nobody_knows(tmp_path: Path) -> None:
+    wrong = FINE.replace("p5.4xlarge", "p5.4xlrge").replace("on_demand", "on_demnd")
+    told = refused(written(tmp_path, wrong))
+    assert (", line 2, column instance", "p5.4xlrge", "p5.4xlarge") in told
+    assert (", line 2, column purchase", "on_demnd", "on_demand") in told
+
+
 def test_so_many_broken_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     file = written(tmp_path, FINE, *(FINE.replace("us-east-1,", "mars,").replace("a,", f"x{n},", 1) for n in range(30)))
     assert len([path for path, _, _ in refused(file, max_bad_rows=29) if "line" in path]) == 20
