@@ -234,5 +234,5 @@ def test_laws_of_the_bill_of_any_lives(drawn: list[tuple[str, str, int, int, str
     assert _under(listed, floor).amount_nano >= hours * 10**9
 
 
-def _under(priced: PricedLives, commitments: dict[str, object]) -> PricedLives:
+def _under(priced: PricedLives, commitments: dict[str, dict[str, object]]) -> PricedLives:
     return price_lives(priced.lives, timezone=priced.terms.account.timezone, commitments=commitments)
