@@ -82,8 +82,10 @@ def _focus(folder: str, file: str, version: str | None) -> int:
         raise InputError([*error.problems, *problems]) from error
     if problems:
         raise InputError(problems)
-    rows = write_focus(result, file, version)
-    print(f"FOCUS {version}  {file}  {rows:,} rows{'' if rows else ': the run was charged nothing'}")
+    written = write_focus(result, file, version)
+    print(f"FOCUS {version}  {file}  {written.rows:,} rows{'' if written.rows else ': the run was charged nothing'}")
+    if written.commitments_file:
+        print(f"FOCUS {version}  {written.commitments_file}  {written.commitments:,} commitments")
     return 0
 
 

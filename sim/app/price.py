@@ -56,7 +56,7 @@ def price(arguments: argparse.Namespace) -> int:
         from sim.results.focus import write_focus
         from sim.results.records import open_run
 
-        write_focus(open_run(arguments.out), arguments.focus)
+        files = write_focus(open_run(arguments.out), arguments.focus)
     bills = [_bought_as(priced, way) for way in ways]
     if arguments.json:
         import json
@@ -75,7 +75,9 @@ def price(arguments: argparse.Namespace) -> int:
         console.print()
         show_alternatives(priced, bills, console)
     if arguments.focus:
-        console.print(f"FOCUS  {arguments.focus}", highlight=False, markup=False, soft_wrap=True)
+        for file in (arguments.focus, files.commitments_file):
+            if file:
+                console.print(f"FOCUS  {file}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -5,6 +5,8 @@ tag is the attribution's. Costs of the parts are the attribution's own; quantiti
 the row's. What a commitment covers has a BilledCost of 0 and its own EffectiveCost; a row of ChargeCategory "Purchase" an hour and
 commitment has the BilledCost. BilledCost adds up to the invoice, EffectiveCost to the amortised bill.
 
+Beside it, in 1.4, the commitments of the run in the dataset "Contract Commitment" (`sim.results.focus_contracts`).
+
 Source: FOCUS 1.4 and 1.2, see `sim.results.focus_columns`.
 """
 
@@ -12,13 +14,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from sim.errors import InputError, Problem, Problems
-from sim.results.focus_columns import DUCKDB, LATEST, TIME, VERSIONS, columns_of
-from sim.results.focus_facts import facts, kinds
+from sim.results.focus_columns import DUCKDB, LATEST, TIME, VERSIONS, FocusColumn, columns_of
+from sim.results.focus_contracts import COLUMNS as CONTRACT_COLUMNS
+from sim.results.focus_contracts import contract_rows
+from sim.results.focus_facts import catalog_of, columns_by_name, facts, kinds
 from sim.results.focus_sql import CHARGES, KEYS, PARTS, expressions
 from sim.results.records import RunResult
 from sim.results.spool import connect, quoted
@@ -46,8 +52,35 @@ def focus_problems(file: str | Path, version: str = LATEST) -> list[Problem]:
     return problems.found
 
 
-def write_focus(result: RunResult, file: str | Path, version: str = LATEST) -> int:
-    """Write the ledger of a run in the columns of FOCUS, whole or not at all.
+@dataclass(frozen=True)
+class FocusFiles:
+    """What was written.
+
+    Parameters
+    ----------
+    rows : of the cost and usage file. commitments : rows of the file of commitments.
+    commitments_file : that file; None where the run has no commitments, or the version no such dataset.
+    """
+
+    rows: int
+    commitments: int = 0
+    commitments_file: Path | None = None
+
+
+def commitments_file_of(file: str | Path) -> Path:
+    """Return the name of the file of commitments beside a cost and usage file.
+
+    Examples
+    --------
+    >>> commitments_file_of("costs.parquet").name
+    'costs.contract_commitments.parquet'
+    """
+    path = Path(file)
+    return path.with_name(f"{path.stem}.contract_commitments{path.suffix}")
+
+
+def write_focus(result: RunResult, file: str | Path, version: str = LATEST) -> FocusFiles:
+    """Write the ledger of a run in the columns of FOCUS, whole or not at all, and its commitments beside it.
 
     Parameters
     ----------
@@ -55,30 +88,36 @@ def write_focus(result: RunResult, file: str | Path, version: str = LATEST) -> i
 
     Returns
     -------
-    rows written.
+    rows written, and where the commitments are.
 
     Raises
     ------
     InputError : another ending, no such version, a table of the run itself, or a file that cannot be written.
     """
-    path = Path(file)
     problems = focus_problems(file, version)
-    if path.suffix in FORMATS and path.exists() and path.resolve().is_relative_to(result.folder.resolve()):
-        problems.append(Problem("--focus", str(file), "is part of the run", "a file outside its folder, or a new one"))
+    paths = Path(file), commitments_file_of(file)
+    for path in paths:
+        if path.suffix in FORMATS and path.exists() and path.resolve().is_relative_to(result.folder.resolve()):
+            problems.append(Problem("--focus", str(path), "is part of the run", "a file outside its folder, or a new one"))
     if problems:
         raise InputError(problems)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    costs, promises = (path.with_name(f".{path.name}.partial-{os.getpid()}") for path in paths)
+    options = FORMATS[paths[0].suffix]
     try:
         with tempfile.TemporaryDirectory() as folder, connect(Path(folder)) as connection:
-            rows = _copy(connection, result, version, partial, FORMATS[path.suffix])
-        partial.replace(path)
+            rows = _copy(connection, result, version, costs, options)
+            commitments = _copy_commitments(connection, result, promises, options) if version == LATEST else 0
+        if commitments:
+            promises.replace(paths[1])
+        costs.replace(paths[0])
     except (OSError, duckdb.IOException) as error:
         raise InputError(
             [Problem("--focus", str(file), f"cannot be written: {error}", "a file in a folder that is there")]
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
-    return rows
+        costs.unlink(missing_ok=True)
+        promises.unlink(missing_ok=True)
+    return FocusFiles(rows, commitments, paths[1] if commitments else None)
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, result: RunResult, version: str, target: Path, options: str) -> int:
@@ -91,12 +130,11 @@ def _copy(connection: duckdb.DuckDBPyConnection, result: RunResult, version: str
     connection.execute(f"CREATE VIEW parts AS {PARTS}")
     connection.execute(f"CREATE VIEW charges AS {CHARGES}")
     connection.execute(f"CREATE VIEW keys AS {KEYS}")
-    for name, found in facts(connection, result.manifest["scenario"]).items():
+    scenario = result.manifest["scenario"]
+    for name, found in facts(connection, scenario, catalog_of(scenario)).items():
         connection.register(name, found)
     made = expressions(version_of_allocation=version == LATEST)
-    types = {column.name: column.duckdb_type for column in columns_of(version)}
-    if options == FORMATS[".csv"]:  # where the zone is the letter Z of the format
-        types = {name: "TIMESTAMP" if kind == DUCKDB[TIME] else kind for name, kind in types.items()}
+    types = _types(columns_of(version), options)
     listed = ", ".join(f'({made[name]})::{kind} AS "{name}"' for name, kind in types.items())
     counted = connection.execute(f"""
         COPY (
@@ -110,3 +148,23 @@ def _copy(connection: duckdb.DuckDBPyConnection, result: RunResult, version: str
     """).fetchone()
     assert counted is not None  # COPY answers with the number of rows
     return int(counted[0])
+
+
+def _copy_commitments(connection: duckdb.DuckDBPyConnection, result: RunResult, target: Path, options: str) -> int:
+    """Write the commitments of the run, of which there is a handful; nothing where there is none."""
+    scenario = result.manifest["scenario"]
+    rows = contract_rows(connection, scenario, catalog_of(scenario))
+    if rows:
+        connection.register("promises", columns_by_name([column.name for column in CONTRACT_COLUMNS], rows))
+        listed = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in _types(CONTRACT_COLUMNS, options).items())
+        order = "ORDER BY ContractCommitmentId"
+        connection.execute(f"COPY (SELECT {listed} FROM promises {order}) TO {quoted(str(target))} ({options})")
+    return len(rows)
+
+
+def _types(columns: Iterable[FocusColumn], options: str) -> dict[str, str]:
+    """Return the DuckDB type of every column; instants of a CSV file have none of a zone, for the format writes the letter Z."""
+    types = {column.name: column.duckdb_type for column in columns}
+    if options == FORMATS[".csv"]:
+        types = {name: "TIMESTAMP" if kind == DUCKDB[TIME] else kind for name, kind in types.items()}
+    return types

@@ -22,7 +22,7 @@ from sim.results.focus_services import (
     OF_MACHINES,
     OWNED,
     PROVIDERS,
-    cloud_of_commitment,
+    cloud_of_promise,
     price_of,
     service_of,
     term_quantity,
@@ -46,34 +46,39 @@ _MOST_DECIMALS = 12
 
 def kinds() -> dict[str, Any]:
     """Return purchase options that are commitment discounts, with their category and type."""
-    return _columns(KINDS, [(name, *kind) for name, kind in COMMITMENTS.items()])
+    return columns_by_name(KINDS, [(name, *kind) for name, kind in COMMITMENTS.items()])
 
 
-def facts(connection: duckdb.DuckDBPyConnection, scenario: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def catalog_of(scenario: Mapping[str, Any]) -> Catalog:
+    """Return the catalog of a run; the package's own alone where the overlay of the run is not there any more."""
+    overlay = scenario["catalog"]
+    return load_catalog(overlay if overlay and Path(overlay).is_file() else None)
+
+
+def facts(connection: duckdb.DuckDBPyConnection, scenario: Mapping[str, Any], catalog: Catalog) -> dict[str, dict[str, Any]]:
     """Return the tables by name, as one array per column; they have a row for everything that the view `keys` holds.
 
     Parameters
     ----------
-    scenario : of the run, as its manifest has it.
+    scenario : of the run, as its manifest has it. catalog : of the run.
     """
 
     def distinct(*names: str) -> list[tuple[Any, ...]]:
         return connection.execute(f"SELECT DISTINCT {', '.join(names)} FROM keys ORDER BY ALL").fetchall()
 
     zone = ZoneInfo(scenario["account"]["timezone"])
-    overlay = scenario["catalog"]
-    # The package's own catalog alone where the overlay of the run is not there any more.
-    catalog = load_catalog(overlay if overlay and Path(overlay).is_file() else None)
     commitments = scenario.get("commitments", {})
     return {
-        "hours": _columns(HOURS, [_hour(hour, month, zone) for hour, month in distinct("local_hour", "month")]),
-        "prices": _columns(PRICES, [_price(*row) for row in distinct("unit", "unit_price", "whole", "list_nano_usd")]),
-        "places": _columns(PLACES, [(*key, *_place(key, scenario, catalog)) for key in distinct("pool", "commitment", "category")]),
-        "terms": _columns(TERMS, [(name, *term_quantity(row)) for name, row in commitments.items()]),
+        "hours": columns_by_name(HOURS, [_hour(hour, month, zone) for hour, month in distinct("local_hour", "month")]),
+        "prices": columns_by_name(PRICES, [_price(*row) for row in distinct("unit", "unit_price", "whole", "list_nano_usd")]),
+        "places": columns_by_name(
+            PLACES, [(*key, *_place(key, scenario, catalog)) for key in distinct("pool", "commitment", "category")]
+        ),
+        "terms": columns_by_name(TERMS, [(name, *term_quantity(row)) for name, row in commitments.items()]),
     }
 
 
-def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+def columns_by_name(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
     """Return rows as one array per column, which DuckDB can read."""
     found = {}
     for number, name in enumerate(names):
@@ -144,8 +149,7 @@ def _place(key: tuple[str, str, str], scenario: Mapping[str, Any], catalog: Cata
     promised = None if found else scenario.get("commitments", {}).get(commitment)
     cloud = clouds.get(pool) or (of_all.pop() if len(of_all) == 1 else "")
     if promised:
-        row = catalog.instances.get(promised.get("instance", ""))
-        cloud = row.cloud if row else cloud_of_commitment(promised)
+        cloud = cloud_of_promise(promised, catalog)
     account = scenario["account"]["name"]
     provider = account if category == "people" else PROVIDERS.get(cloud, account)
     host = NOT_APPLICABLE if category == "people" else provider

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from sim.catalog.loader import Catalog
 from sim.domain.pricing import TERM_HOURS
 
 # Names as the providers write them; clouds of the catalog.
@@ -21,7 +22,8 @@ PROVIDERS = {
 }
 _MACHINES = {"aws": "Amazon Elastic Compute Cloud", "azure": "Virtual Machines", "gcp": "Compute Engine"}
 NOT_APPLICABLE = "Not Applicable"
-_MACHINE = ("Compute", "Virtual Machines")
+VIRTUAL_MACHINES = "Virtual Machines"
+_MACHINE = ("Compute", VIRTUAL_MACHINES)
 # ServiceCategory, ServiceSubcategory, ServiceName and SkuMeter by category of the ledger; machines are named by their cloud.
 _SERVICES = {
     "energy": ("Other", "Other (Other)", "Electricity", "Electricity"),
@@ -35,11 +37,12 @@ _SERVICES = {
 }
 OF_MACHINES = ("compute", "minimum", "commitment", "commitment_waste")
 # Purchase option -> category and type of the commitment discount.
+SPEND, USAGE = "Spend", "Usage"
 COMMITMENTS = {
-    "reserved": ("Usage", "Reserved Instance"),
-    "committed_use": ("Usage", "Committed Use Discount"),
-    "savings_plan": ("Spend", "Savings Plan"),
-    "flexible_committed_use": ("Spend", "Flexible Committed Use Discount"),
+    "reserved": (USAGE, "Reserved Instance"),
+    "committed_use": (USAGE, "Committed Use Discount"),
+    "savings_plan": (SPEND, "Savings Plan"),
+    "flexible_committed_use": (SPEND, "Flexible Committed Use Discount"),
 }
 # Whose a commitment is that names no machine type.
 _CLOUDS = {"azure": "azure", "flexible": "gcp", "committed": "gcp"}
@@ -109,15 +112,18 @@ def price_of(text: str) -> Price | None:
     return None if match is None else Price(Decimal(match[1]), match[2].strip())
 
 
-def cloud_of_commitment(row: Mapping[str, Any]) -> str:
-    """Return the cloud of a row of `commitments:` by what was chosen.
+def cloud_of_promise(row: Mapping[str, Any], catalog: Catalog) -> str:
+    """Return the cloud of a row of `commitments:`: of its machine type, or by what was chosen.
 
     Examples
     --------
-    >>> cloud_of_commitment({"choice": "compute_savings_plan"}), cloud_of_commitment({"choice": "flexible_committed_use"})
-    ('aws', 'gcp')
+    >>> from sim.catalog.loader import load_catalog
+    >>> rows = {"choice": "compute_savings_plan"}, {"choice": "flexible_committed_use"}, {"instance": "ct5lp-hightpu-4t"}
+    >>> [cloud_of_promise(row, load_catalog()) for row in rows]
+    ['aws', 'gcp', 'gcp']
     """
-    return _CLOUDS.get(str(row["choice"]).split("_")[0], "aws")
+    machine = catalog.instances.get(row.get("instance", ""))
+    return machine.cloud if machine else _CLOUDS.get(str(row["choice"]).split("_")[0], "aws")
 
 
 def term_quantity(row: Mapping[str, Any]) -> tuple[str | None, bool]:

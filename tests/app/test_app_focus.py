@@ -36,6 +36,15 @@ def test_the_file_has_the_bill_of_the_run(run, tmp_path, capsys):
     assert ("chat",) in services
 
 
+def test_the_file_of_commitments_is_named(tmp_path, capsys):
+    simulate(load_scenario("commitments", ["horizon=1h"]), out=tmp_path / "run")
+    assert main(["bill", str(tmp_path / "run"), "--focus", str(tmp_path / "costs.csv")]) == 0
+    _, second = capsys.readouterr().out.splitlines()
+    file = tmp_path / "costs.contract_commitments.csv"
+    assert second == f"FOCUS 1.4  {file}  2 commitments"
+    assert len(file.read_text("utf-8").splitlines()) == 3
+
+
 def refused(capsys, *arguments):
     """What is said of wrong arguments, as one line."""
     assert main(["bill", *map(str, arguments)]) == 2

@@ -35,7 +35,7 @@ def exported(leases: list[Lease], folder: Path, version: str = "1.4") -> tuple[L
             for row in rows:
                 writer.spool.append(name, row)
         writer.merge()
-        result = writer.commit({}, {"scenario": resolved.scenario.to_dict()})
+        result = writer.commit({}, {"scenario": resolved.scenario.to_dict() | {"horizon": f"{HOURS}h"}})
     write_focus(result, folder / "focus.csv", version)
     result.close()
     with (folder / "focus.csv").open(encoding="utf-8", newline="") as lines:

@@ -124,6 +124,8 @@ def a_run(
         scenario = {
             "account": {"name": "account", "timezone": timezone},
             "catalog": "",
+            "start": START.isoformat(),
+            "horizon": f"{hours}h",
             "pools": {"gpu": {"instance": instance, "purchase": purchase, "region": "us-east-1"}},
             "commitments": {
                 "base": {"choice": "reserved_instances", "instance": "p5.4xlarge", "region": "us-east-1", "count": 1, "term": "1y"},
@@ -202,7 +204,7 @@ def prepaid(ledger: Ledger) -> None:
 def written(result: RunResult, folder: Path, version: str = "1.4") -> list[dict[str, str]]:
     """The rows of the CSV file, as text."""
     file = folder / f"focus-{version}.csv"
-    rows = write_focus(result, file, version)
+    rows = write_focus(result, file, version).rows
     with file.open(encoding="utf-8", newline="") as lines:
         found = list(csv.DictReader(lines))
     assert len(found) == rows
