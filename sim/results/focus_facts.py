@@ -16,12 +16,14 @@ import duckdb
 import numpy as np
 
 from sim.catalog.loader import Catalog, load_catalog
+from sim.domain.managed import ANY_CLOUD
 from sim.results.focus_services import (
     COMMITMENTS,
     NOT_APPLICABLE,
     OF_MACHINES,
     OWNED,
     PROVIDERS,
+    SELLERS,
     cloud_of_promise,
     price_of,
     service_of,
@@ -151,17 +153,20 @@ def _place(key: tuple[str, str, str], scenario: Mapping[str, Any], catalog: Cata
     if promised:
         cloud = cloud_of_promise(promised, catalog)
     account = scenario["account"]["name"]
-    provider = account if category == "people" else PROVIDERS.get(cloud, account)
+    purchase = str((found or {}).get("purchase", ""))
+    offer = catalog.managed_offers.get(purchase)
+    provider = account if category == "people" else SELLERS.get(purchase, PROVIDERS.get(cloud, purchase if offer else account))
     host = NOT_APPLICABLE if category == "people" else provider
     bought = found or promised or {}
     sku = bought.get("instance") or None if category in OF_MACHINES else None
     instance = catalog.instances.get(sku) if sku else None
     details = json.dumps({"InstanceType": sku, "GpuCount": instance.accelerators}) if instance else None
     region = bought.get("region") or None
-    return pool if found else None, provider, host, region, sku, details, *astuple(service_of(category, cloud))
+    return pool if found else None, provider, host, region, sku, details, *astuple(service_of(category, cloud, purchase))
 
 
 def _cloud(pool: Mapping[str, Any], catalog: Catalog) -> str:
-    """Return whose machines a pool has; "" for one's own, whatever their type."""
-    row = catalog.instances.get(pool["instance"])
-    return row.cloud if row and pool["purchase"] != OWNED else ""
+    """Return whose machines a pool has; "" for one's own and those of an offer of no cloud, whatever their type."""
+    row, offer = catalog.instances.get(pool["instance"]), catalog.managed_offers.get(pool["purchase"])
+    own = pool["purchase"] == OWNED or (offer is not None and offer.cloud == ANY_CLOUD)
+    return row.cloud if row and not own else ""

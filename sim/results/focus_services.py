@@ -20,6 +20,18 @@ PROVIDERS = {
     "lambda": "Lambda",
     "runpod": "RunPod",
 }
+# Who sells a managed offer that is of no cloud, and services of managed offers; one that rents plain machines has none of its own.
+SELLERS = {"modal": "Modal", "replicate": "Replicate", "runpod_serverless": "RunPod"}
+_LEARNING = ("AI and Machine Learning", "Machine Learning")
+_MANAGED = {
+    "sagemaker": (*_LEARNING, "Amazon SageMaker", "Endpoint Usage"),
+    "sagemaker_training": (*_LEARNING, "Amazon SageMaker", "Training Usage"),
+    "sagemaker_batch": (*_LEARNING, "Amazon SageMaker", "Batch Transform Usage"),
+    "vertex": (*_LEARNING, "Vertex AI", "Endpoint Usage"),
+    "modal": ("Compute", "Serverless Compute", "Modal", "Container Usage"),
+    "replicate": (*_LEARNING, "Replicate", "Deployment Usage"),
+    "runpod_serverless": ("Compute", "Serverless Compute", "RunPod Serverless", "Worker Usage"),
+}
 _MACHINES = {"aws": "Amazon Elastic Compute Cloud", "azure": "Virtual Machines", "gcp": "Compute Engine"}
 NOT_APPLICABLE = "Not Applicable"
 VIRTUAL_MACHINES = "Virtual Machines"
@@ -62,14 +74,16 @@ class Service:
     meter: str
 
 
-def service_of(category: str, cloud: str) -> Service:
-    """Return what a charge of a ledger category buys from a cloud.
+def service_of(category: str, cloud: str, purchase: str = "") -> Service:
+    """Return what a charge of a ledger category buys from a cloud, or from the managed offer that is its purchase option.
 
     Examples
     --------
-    >>> service_of("minimum", "aws").name, service_of("energy", "aws").category
-    ('Amazon Elastic Compute Cloud', 'Other')
+    >>> service_of("minimum", "aws").name, service_of("energy", "aws").category, service_of("compute", "aws", "sagemaker").name
+    ('Amazon Elastic Compute Cloud', 'Other', 'Amazon SageMaker')
     """
+    if category in OF_MACHINES and purchase in _MANAGED:
+        return Service(*_MANAGED[purchase])
     if category in OF_MACHINES:
         return Service(*_MACHINE, _MACHINES.get(cloud, "Machines"), "Compute Usage")
     return Service(*_SERVICES[category])
