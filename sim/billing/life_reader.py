@@ -11,12 +11,13 @@ from sim.billing.lives import BY_USER, ENDS, ON_DEMAND, SPOT, Life, epoch_ns, mo
 from sim.billing.machine_rules import SPOT_RULES, offer_of
 from sim.catalog.loader import Catalog
 from sim.domain.hardware import InstanceType
+from sim.domain.pricing import LINUX, OPERATING_SYSTEMS
 from sim.errors import InputError, Problem, Problems
 from sim.scenario.commitments import check_money
 from sim.units import NS_PER_HOUR, instant
 
 MUST = ("instance", "region", "begin", "end")
-MAY = ("id", "cloud", "zone", "purchase", "ended", "price_usd_per_hour", "price_path", "currency")
+MAY = ("id", "cloud", "zone", "purchase", "ended", "price_usd_per_hour", "price_path", "currency", "operating_system")
 COLUMNS = MUST + MAY
 PATH_COLUMNS = ("time", "price_usd_per_hour")
 SHOWN_BAD_ROWS = 20
@@ -97,8 +98,16 @@ def offered(life: Life, row: InstanceType, catalog: Catalog) -> Problem | None:
         return _problem("end", moment_of(life.end_ns).isoformat(), f"{offer.name} ends after {offer.longest_h:g} h", ())
     if life.purchase == SPOT and offer_of(row) not in SPOT_RULES:
         return _problem("purchase", SPOT, f"{row.cloud} has no spot machines", (ON_DEMAND,))
+    if life.operating_system not in OPERATING_SYSTEMS:
+        return _problem("operating_system", life.operating_system, "is not an operating system", OPERATING_SYSTEMS)
+    if life.operating_system != LINUX and (row.cloud != "aws" or offer is not None):
+        message = "is known of machines of EC2 on demand and spot alone; it is in the price of others"
+        return _problem("operating_system", life.operating_system, message, (LINUX,))
     if life.usd_per_hour is not None or life.path:
         return None
+    if life.operating_system != LINUX:
+        message = f"the catalog has no prices of {life.operating_system}; give price_usd_per_hour or price_path with its licence"
+        return _problem("operating_system", life.operating_system, message, (LINUX,))
     if offer is not None and not offer.rents(row):
         message = f"{offer.name} has no price of {row.name}; give price_usd_per_hour"
         return _problem("purchase", life.purchase, message, (ON_DEMAND,))
@@ -151,6 +160,7 @@ class _Reader:
             ended=row.get("ended") or BY_USER,
             usd_per_hour=price,
             path=self._path(place, path_file) if path_file else (),
+            operating_system=row.get("operating_system") or LINUX,
         )
         currency = row.get("currency") or "USD"
         if currency != "USD":

@@ -20,6 +20,7 @@ from sim.billing.managed import managed_rates, managed_rule
 from sim.billing.rates import Rate, dated_rates
 from sim.billing.tariffs import INTERRUPTED, MachineTariff, Tariff, pool_tariffs
 from sim.domain.managed import ManagedOffer
+from sim.domain.pricing import LINUX
 from sim.domain.usage import Lease
 from sim.scenario import Account, Energy, Pool, Scenario
 from sim.scenario.commitments import Commitment
@@ -62,6 +63,7 @@ class Life:
     ended : "user", "interrupted" (by its provider), "crashed" or "running" (at `end_ns` it still was there).
     usd_per_hour : one's own price as a decimal in text; None takes the catalog's.
     path : one's own prices, (from, in nanoseconds since 1970, USD per hour), oldest first; before the first one that one holds.
+    operating_system : "linux", or "rhel", "suse" or "windows" of EC2, whose prices are one's own.
 
     Examples
     --------
@@ -79,6 +81,7 @@ class Life:
     ended: str = BY_USER
     usd_per_hour: str | None = None
     path: tuple[tuple[int, str], ...] = ()
+    operating_system: str = LINUX
 
     @classmethod
     def between(cls, begin: str, end: str, *, name: str = "machine", instance: str, region: str, **columns: str | None) -> Life:
@@ -86,7 +89,7 @@ class Life:
 
         Parameters
         ----------
-        columns : zone, purchase, ended and usd_per_hour.
+        columns : zone, purchase, ended, usd_per_hour and operating_system.
 
         Raises
         ------
@@ -152,7 +155,8 @@ def fleet_of(lives: Sequence[Life], terms: Terms) -> Fleet:
     ends = _hour_after(moment_of(max(last - 1, first)), zone) if terms.ends is None else terms.ends
     groups: dict[tuple[object, ...], list[Life]] = {}
     for life in lives:
-        groups.setdefault((life.instance, life.region, life.purchase, life.usd_per_hour, life.path), []).append(life)
+        way = (life.instance, life.region, life.purchase, life.operating_system, life.usd_per_hour, life.path)
+        groups.setdefault(way, []).append(life)
     named = _named(groups)
     scenario = Scenario(
         name="lives",
@@ -247,6 +251,7 @@ def _named(groups: Mapping[tuple[object, ...], list[Life]]) -> dict[str, list[Li
     for members in groups.values():
         life = members[0]
         name = f"{life.instance}/{life.region}/{life.purchase}"
+        name += "" if life.operating_system == LINUX else f"/{life.operating_system}"
         name += f"/{Decimal(life.usd_per_hour).normalize():f}" if life.usd_per_hour is not None else ""
         number = 1 + sum(other == name or other.startswith(f"{name}#") for other in named)
         named[name if number == 1 else f"{name}#{number}"] = members
@@ -262,6 +267,7 @@ def _pool(members: Sequence[Life]) -> Pool:
         region=life.region,
         zones=zones,
         price_usd_per_hour=life.usd_per_hour,
+        operating_system=life.operating_system,
     )
 
 
@@ -291,4 +297,5 @@ def _managed(offer: ManagedOffer | None, row: ResolvedPool, resolved: Resolved) 
 def _rule(purchase: str, row: ResolvedPool, offer: ManagedOffer | None) -> MachineRule:
     if offer is not None:
         return managed_rule(offer)
-    return SPOT_RULES[offer_of(row.instance)] if purchase == SPOT else on_demand_rule(offer_of(row.instance))
+    billed_as = offer_of(row.instance, row.config.operating_system)
+    return SPOT_RULES[billed_as] if purchase == SPOT else on_demand_rule(billed_as)

@@ -346,6 +346,7 @@ def _as_lives(scenario: Scenario, leases: Sequence[Lease]) -> tuple[Life, ...]:
             zone=lease.zone,
             ended=_ENDS.get(lease.end_cause, BY_USER),
             usd_per_hour=scenario.pools[lease.pool].price_usd_per_hour,
+            operating_system=scenario.pools[lease.pool].operating_system,
         )
         for lease in leases
     )

@@ -23,10 +23,9 @@ NOON = "2026-11-02T12:00:00Z"
 def life(instance: str, length_s: str, ended: str = "user", usd: str | None = "3.60", **columns: str) -> Life:
     """One life from noon on, of so many seconds."""
     at_noon = epoch_ns(instant(NOON))
-    purchase = columns.get("purchase", "on_demand")
-    return Life(
-        "m", instance, REGION.get(instance, "all"), at_noon, at_noon + int(Decimal(length_s) * 10**9), purchase, "", ended, usd
-    )
+    purchase, system = columns.get("purchase", "on_demand"), columns.get("operating_system", "linux")
+    at_end = at_noon + int(Decimal(length_s) * 10**9)
+    return Life("m", instance, REGION.get(instance, "all"), at_noon, at_end, purchase, "", ended, usd, (), system)
 
 
 def spot(length_s: str, ended: str, *path: tuple[str, str], instance: str = EC2) -> Life:
@@ -54,6 +53,17 @@ BILLS: dict[str, tuple[Life, str]] = {
     # 62 s x 1.006 / 3600 = 0.01732555...
     "EC2, 61.4 s of a g5.xlarge at its price": (life(EC2, "61.4", usd=None), "0.017325556"),
     "EC2, 30 days of a p5.48xlarge: 720 x 55.04": (life("p5.48xlarge", "2592000", usd=None), "39628.80"),
+    # SUSE on EC2: whole hours of the life, rounded up at its end; of spot the hour that EC2 interrupts is free. Others as Linux.
+    "SUSE, 59.2 s: an hour": (life(EC2, "59.2", operating_system="suse"), "3.600"),
+    "SUSE, 61 min: two hours": (life(EC2, "3660", operating_system="suse"), "7.200"),
+    "SUSE, to the second": (life(EC2, "7200", operating_system="suse"), "7.200"),
+    "SUSE spot, interrupted after 59 min": (life(EC2, "3540", "interrupted", purchase="spot", operating_system="suse"), "0"),
+    "SUSE spot, interrupted after 2 h 30 min": (
+        life(EC2, "9000", "interrupted", purchase="spot", operating_system="suse"), "7.200"
+    ),
+    "SUSE spot, the user ends it after 2 h 30 min": (life(EC2, "9000", purchase="spot", operating_system="suse"), "10.800"),
+    "RHEL, 61.4 s: 62 s": (life(EC2, "61.4", operating_system="rhel"), "0.062"),
+    "Windows, 59.2 s: 60 s": (life(EC2, "59.2", operating_system="windows"), "0.060"),
     # EC2 spot: the price in force at every second; interrupted by EC2 before 3,600 s: nothing.
     "spot, interrupted at 3,599 s": (spot("3599", "interrupted"), "0"),
     "spot, interrupted at 3,599.999 s": (spot("3599.999", "interrupted"), "0"),

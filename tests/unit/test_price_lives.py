@@ -128,6 +128,28 @@ def test_other_currencies_and_clouds_are_refused(tmp_path: Path) -> None:
     assert price_lives(file, max_bad_rows=2).usd == "2.00"
 
 
+def test_operating_systems_are_those_of_pools(tmp_path: Path) -> None:
+    header = "instance,region,purchase,begin,end,price_usd_per_hour,operating_system\n"
+    row = "{},2026-11-02T10:00Z,2026-11-02T10:30Z,{}\n"
+    here = "p5.4xlarge,us-east-1,on_demand"
+    file = written(
+        tmp_path,
+        row.format(here, "2.00,suse"), row.format(here, "2.00,"), row.format(here, "2.00,windows"), row.format(here, "2.00,sues"),
+        row.format(here, ",rhel"), row.format("g2-standard-4,us-east1,on_demand", "2.00,suse"),
+        row.format("p5.4xlarge,us-east-1,sagemaker", "2.00,suse"), header=header,
+    )  # fmt: skip
+    column = "column operating_system"
+    assert refused(file)[1:] == [
+        (f", line 5, {column}", "sues", "suse"), (f", line 6, {column}", "rhel", ""), (f", line 7, {column}", "suse", ""),
+        (f", line 8, {column}", "suse", ""),
+    ]  # fmt: skip
+    # SUSE pays the whole hour, the others half of it; pools are named by it.
+    priced = price_lives(file, max_bad_rows=4)
+    assert [row["amount_nano_usd"] for row in priced.leases] == [2 * 10**9, 10**9, 10**9]
+    assert [pool.config.operating_system for pool in priced.fleet.resolved.pools.values()] == ["suse", "linux", "windows"]
+    assert next(iter(priced.fleet.resolved.pools)) == "p5.4xlarge/us-east-1/on_demand/suse/2"
+
+
 def test_a_path_of_prices_of_ones_own(tmp_path: Path) -> None:
     # 30 minutes at 1.00, 20 at 1.50: 0.50 + 0.50; before its first time the first price holds.
     (tmp_path / "path.csv").write_text("time,price_usd_per_hour\n2026-11-02T10:30Z,1.50\n2026-11-02T10:10Z,1.00\n")
