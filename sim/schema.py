@@ -440,7 +440,7 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "active_users",
-            "how many clients of a closed loop completed a request in a month of the account, or in the whole run",
+            "how many clients of a closed loop or users completed a request in a month of the account, or in the whole run",
             ("start_ns", "month", "service", "stream"),
             _columns(
                 ("month", "VARCHAR", "", "calendar month in the account zone, YYYY-MM; '' for the whole run"),

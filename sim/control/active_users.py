@@ -1,8 +1,8 @@
 """Who was active: the clients that completed a request, counted once a month and once a run, in memory that no horizon changes.
 
-Clients are those of closed loops: each is a number of a pool whose size is known. The engines keep when each of them last completed
-a request of each stream; a client was active in a month if that was after the month began, seen at the end of the month. Requests
-of other workloads do not say who sends them.
+Clients are those of closed loops and the users of generated traffic: each is a number of a pool whose size is known. The engines
+keep when each of them last completed a request of each stream; a client was active in a month if that was after the month began,
+seen at the end of the month. Requests of other workloads do not say who sends them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from sim.control.sink import TableSink
 from sim.control.world import Plane, World
-from sim.domain.traffic import ClosedClients
 from sim.results.periods import Calendar, periods
 
 NEVER = -1
@@ -49,7 +48,7 @@ class ActiveUsers:
                     self._write(plane, done_ns > NEVER, "", 0, at_ns)
 
     def _write(self, plane: Plane, active: npt.NDArray[np.bool_], month: str, from_ns: int, to_ns: int) -> None:
-        for service, closed, streams in _clients_of(plane, self.world):
+        for service, clients, streams in _clients_of(plane, self.world):
             mine = active[:, streams]
             counts = [(ALL_STREAMS, "", int(mine.any(axis=1).sum()))]
             counts += [
@@ -59,13 +58,14 @@ class ActiveUsers:
             for stream, segment, users in counts:
                 self.sink.append("active_users", {
                     "month": month, "start_ns": from_ns, "end_ns": to_ns, "service": service, "stream": stream, "segment": segment,
-                    "users": users, "clients": closed.clients,
+                    "users": users, "clients": clients,
                 })  # fmt: skip
 
 
-def _clients_of(plane: Plane, world: World) -> Iterator[tuple[str, ClosedClients, list[int]]]:
-    """The services of a plane that have closed-loop clients: name, clients, local numbers of their streams."""
+def _clients_of(plane: Plane, world: World) -> Iterator[tuple[str, int, list[int]]]:
+    """The services of a plane that say who sends: name, how many clients or users, local numbers of their streams."""
     for service in plane.services:
-        closed = world.sources[service].closed
-        if closed is not None:
-            yield service, closed, [local for local, stream in enumerate(plane.streams) if stream.service == service]
+        source = world.sources[service]
+        clients = source.users if source.closed is None else source.closed.clients
+        if clients:
+            yield service, clients, [local for local, stream in enumerate(plane.streams) if stream.service == service]

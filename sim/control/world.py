@@ -159,6 +159,7 @@ def _build_plane(world: World, services: list[str]) -> None:
         max_queue=tuple(_or_unlimited(scenario.services[name].max_queue) for name in services),
         router=scenario.services[services[0]].router,
         records=1 if world.taps.sees_outcomes else scenario.records_every,
+        users=max(world.sources[name].users for name in services),
     )
     arrivals = world.taps.passing(world.timed(merge(sources, keys)), streams[0].number)
     engine = ENGINES[scenario.engine]()(config, arrivals, merge_clients(sources, keys))

@@ -397,7 +397,7 @@ class CompiledPlane(Feeding):
         return self.memory.region(k.HISTOGRAMS_AT).reshape(len(self.config.streams), len(layout.LATENCIES), -1).copy()
 
     def client_done_ns(self) -> IntArray:
-        return self.memory.region(k.CLIENT_DONE_AT).reshape(self.memory.clients, len(self.config.streams)).copy()
+        return self.memory.region(k.CLIENT_DONE_AT).reshape(-1, len(self.config.streams)).copy()
 
     def take_retired(self) -> list[ReplicaTotals]:
         taken, self.retired = self.retired, []

@@ -134,6 +134,7 @@ class PlaneConfig:
     records : 0 none, 1 all, k one request in k by its own random word.
     ring_s : length of the ring of one-second sums; 0 for none.
     start_ns : time at which the engine starts.
+    users : open arrivals have clients up to this number; 0 where nobody is known.
     """
 
     steps: tuple[StepModel, ...]
@@ -144,6 +145,7 @@ class PlaneConfig:
     records: int = 0
     ring_s: int = 0
     start_ns: int = 0
+    users: int = 0
 
     def __post_init__(self) -> None:
         for spec in self.specs:
@@ -167,6 +169,10 @@ class PlaneConfig:
                 raise ValueError(f"stream {number}: one and the same stream cannot go to LLM replicas and to batchers")
         if len(self.max_queue) <= max(rule.queue for rule in self.streams):
             raise ValueError("max_queue needs one entry for each service queue")
+
+    def known_clients(self, closed: int) -> int:
+        """Return how many rows `client_done_ns` has; closed-loop clients are numbered from 0, users from 1."""
+        return max(closed, self.users + 1 if self.users else 0)
 
     def longest(self, stream: int) -> int:
         """Most prompt + output tokens a request of a stream may have before it is `too_long` everywhere."""
@@ -421,7 +427,10 @@ class DataPlane(ABC):
 
     @abstractmethod
     def client_done_ns(self) -> IntArray:
-        """Return when each closed-loop client last completed a request, int64, shape (clients, streams); -1 for never."""
+        """Return when each client last completed a request, int64, shape (clients, streams), by `client`; -1 for never.
+
+        There is a row for every closed-loop client and every user (`PlaneConfig.known_clients`).
+        """
 
     @abstractmethod
     def take_retired(self) -> list[ReplicaTotals]:

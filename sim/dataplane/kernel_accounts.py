@@ -32,6 +32,7 @@ from sim.dataplane.kernel_layout import (
     HITS,
     HITS_AT,
     IN_FLIGHT,
+    KNOWN_CLIENTS,
     NONE,
     NOW_NS,
     PENDING_CLIENTS,
@@ -334,9 +335,9 @@ def leave(m: IntArray, q: int, outcome: int) -> None:
         m[t + T_WATCH_EMPTY] = 0
         m[WATCHES] -= 1
         hit(m, WATCH_EMPTY, stream)
+    if outcome == COMPLETED and 0 <= m[q + Q_CLIENT] < m[KNOWN_CLIENTS]:
+        m[m[CLIENT_DONE_AT] + m[q + Q_CLIENT] * m[STREAMS] + stream] = now_ns
     if m[q + Q_SOURCE] == FROM_CLIENT:
-        if outcome == COMPLETED:
-            m[m[CLIENT_DONE_AT] + m[q + Q_CLIENT] * m[STREAMS] + stream] = now_ns
         pause_ns = REJECTED_CLIENT_PAUSE_NS if outcome in REJECTIONS else 0
         schedule_client(m, m[q + Q_CLIENT], now_ns + pause_ns, m[CLIENT_LEAVES])
     m[q + Q_NEXT] = m[FREE_SLOT]

@@ -29,9 +29,9 @@ FAR = 1 << 62
     HITS, RECORDS, PENDING_CLIENTS, STALE_NS, RING_S, RING_LAST_NS, NEXT_ARRIVAL, LAST_BLOCK,
     REDISPATCHING, NEXT_REDISPATCH, UNDECIDED, CHOICE, STEPPED,
     BACKLOGS, BACKLOG_WIDTH, BACKLOG_NEED, BACKLOG_LOW, OFFERED, FLUSHING,
-    SCORE, CLIENT_DONE_AT,
-) = range(66)  # fmt: skip
-CONTROL_WORDS = 66
+    SCORE, CLIENT_DONE_AT, KNOWN_CLIENTS,
+) = range(67)  # fmt: skip
+CONTROL_WORDS = 67
 
 # Words of a replica spec; from S_TOKEN_J to S_WEIGHT they are floats. Places in the tables: S_TOKENS and S_SAMPLED of the step
 # model (rows of ENTRY_WIDTH words, the last index beside them), S_CONTEXTS (for B sequences, at index B, S_KNOTS pieces of

@@ -52,7 +52,7 @@ class Queues(DataPlane):
         self.arrivals = self._rows(checked_rows(config, arrivals))
         self._schedule_open()
         self.clients = clients
-        self.done_ns = np.full((clients.clients if clients else 0, len(config.streams)), -1, np.int64)
+        self.done_ns = np.full((config.known_clients(clients.clients if clients else 0), len(config.streams)), -1, np.int64)
         self.client_rows: list[Iterator[tuple[int, ...]]] = []
         for client in range(clients.clients if clients else 0):
             self.client_rows.append(self._client_rows(client))
@@ -245,9 +245,9 @@ class Queues(DataPlane):
         self.accounts.change_in_flight(t_ns, stream, -1)
         if self._has_nothing(stream):
             self._fire(Watch.BACKLOG_EMPTY, stream)
+        if outcome == layout.COMPLETED and 0 <= request.client < len(self.done_ns):
+            self.done_ns[request.client, stream] = t_ns
         if request.closed:
-            if outcome == layout.COMPLETED:
-                self.done_ns[request.client, stream] = t_ns
             pause_ns = layout.REJECTED_CLIENT_PAUSE_NS if outcome in layout.REJECTIONS else 0
             self._schedule_closed(request.client, t_ns + pause_ns)
 

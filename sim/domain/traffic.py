@@ -145,6 +145,11 @@ class Source(Protocol):
         ...
 
     @property
+    def users(self) -> int:
+        """How many users send the open arrivals, numbered from 1 in `client`; 0 where it is not known who sends."""
+        ...
+
+    @property
     def closed(self) -> ClosedClients | None:
         """Closed-loop clients, or None."""
         ...

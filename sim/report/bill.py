@@ -77,7 +77,7 @@ def pivot_table(found: Pivot, zone: str, top: int | None = None) -> Table:
 _NAMED = 4
 REQUESTS, TOKENS, USERS = UNITS = ("requests", "tokens", "users")
 _USERS = "users: clients with a completed request, each once in its row"
-_NO_USERS = "; -: no clients in this workload, its requests do not say who sends them"
+_NO_USERS = "; -: no clients in this workload, its requests do not say who sends them (set `users`)"
 
 
 def unit_cost_tables(found: Sequence[UnitCost], by: Sequence[str], units: Sequence[str] = UNITS) -> list[Table]:

@@ -214,12 +214,12 @@ def _work(result: RunResult, by: Sequence[str], *, tier: bool = False) -> dict[t
 
 
 def _users(result: RunResult, by: Sequence[str]) -> dict[tuple[str, ...], tuple[int, bool]]:
-    """Users by some keys, and whether there may be more: those of closed loops, else what records or a tap `clients` say."""
-    return {**_known_senders(result, by), **_closed_loop_users(result, by)}
+    """Users by some keys, and whether there may be more: those the engines count, else what records or a tap `clients` say."""
+    return {**_known_senders(result, by), **_counted_users(result, by)}
 
 
-def _closed_loop_users(result: RunResult, by: Sequence[str]) -> dict[tuple[str, ...], tuple[int, bool]]:
-    """Active clients of closed loops, exact by any keys; there are more where a group has services that are not counted."""
+def _counted_users(result: RunResult, by: Sequence[str]) -> dict[tuple[str, ...], tuple[int, bool]]:
+    """Active clients that the engines count, exact by any keys; there are more where a group has services that are not counted."""
     keys = ", ".join(f"{_COLUMNS[name]} AS key_{number}" for number, name in enumerate(by))
     months = "<>" if "month" in by else "="
     streams = ">=" if {"segment", "stream", TIER} & set(by) else "<"

@@ -1,4 +1,4 @@
-"""Active users: clients of a closed loop that completed a request, and what each of them cost, by month of the account.
+"""Active users: clients of a closed loop, or users of open traffic, that completed a request, and what each of them cost by month.
 
 Engines keep when each client last completed a request, so the counts are exact in every run, whatever `records` says, in memory
 that does not grow with the horizon. A workload whose requests do not say who sends them has no clients, and no number here.

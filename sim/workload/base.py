@@ -48,12 +48,14 @@ class OpenedSource:
     Parameters
     ----------
     make_blocks : starts a fresh pass over the open arrivals. segments : names, in the order of their numbers in `stream`.
+    users : of the open arrivals, in whose blocks `client` is from 1 to this; 0 where it is not known who sends.
     closed : closed-loop clients, or None. jobs : batch jobs, in order of time.
     bad_rows : rows of input that were skipped. inputs : path -> sha256 of files read.
     """
 
     make_blocks: Callable[[], Iterator[RequestBlock]]
     segments: tuple[str, ...] = (ONE_SEGMENT,)
+    users: int = 0
     closed: ClosedClients | None = None
     jobs: tuple[BatchJob, ...] = ()
     bad_rows: int = 0

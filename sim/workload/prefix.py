@@ -62,6 +62,11 @@ class CachedPrompts:
         return self.inner.segments
 
     @property
+    def users(self) -> int:
+        """How many users send the open arrivals."""
+        return self.inner.users
+
+    @property
     def closed(self) -> ClosedClients | None:
         """Closed-loop clients, or None."""
         return None if self.inner.closed is None else _CachedClients(self.inner.closed, self.share, self.inner.closed.clients)

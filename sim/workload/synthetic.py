@@ -24,6 +24,7 @@ from sim.workload.specs import (
     segment_shares,
     whole_week,
 )
+from sim.workload.users import UserPools, check_users, users_of
 
 # The longest gap sums and the integral of one chunk of rate stay inside 63 bits up to here.
 MAX_RATE_PER_S = 20_000.0
@@ -36,27 +37,31 @@ class OpenArrivals:
     Parameters
     ----------
     rate : requests per second over time. gaps : renewal gaps of mean 1. lengths : tokens. segments : who sends.
+    users : whose request it is among those of the segment; None where that is not known.
     """
 
     rate: RateModel
     gaps: GapTable
     lengths: RequestLengths
     segments: SegmentShares
+    users: UserPools | None = None
 
     def blocks(self, key: StreamKey, start: datetime, horizon_ns: int) -> Iterator[RequestBlock]:
-        """Yield the arrivals before the horizon; lengths, segment and tag of a request come from one random word.
+        """Yield the arrivals before the horizon; one random word has lengths, segment and tag of a request, another its user.
 
         Parameters
         ----------
         key : random streams of the service. start : calendar instant of time 0. horizon_ns : end, in nanoseconds.
         """
-        words_of = key.about("workload/requests")
+        words_of, users_key = key.about("workload/requests"), key.about("workload/users")
         chunks = self.rate.chunks(key, start, horizon_ns)
         for number, times_ns in enumerate(arrival_blocks(self.gaps, chunks, key)):
             words = random_words(words_of, number, len(times_ns))
             prompt, output = self.lengths.draw(words)
+            stream = self.segments.draw(words)
+            senders = {} if self.users is None else {"client": self.users.draw(random_words(users_key, number, len(words)), stream)}
             yield RequestBlock.of(
-                arrival_ns=times_ns, prompt_tokens=prompt, output_tokens=output, stream=self.segments.draw(words), tag=words
+                arrival_ns=times_ns, prompt_tokens=prompt, output_tokens=output, stream=stream, tag=words, **senders
             )
 
 
@@ -74,6 +79,8 @@ class Synthetic(Workload):
         or of the 168 of a week from Monday 00:00 UTC; only their proportions count.
     prompt, output : lengths. spearman : their rank correlation.
     growth_per_month : 0.1 is 10 % a month, compounded. events : name -> dated factor. segments : name -> share.
+    users : segment -> how many users it has; none are known where it is empty. user_skew : the k-th most active user of a segment
+        sends k^-user_skew as much as the first; 0 for equally active ones.
     """
 
     preset: str = "chat-azure-2023"
@@ -90,6 +97,8 @@ class Synthetic(Workload):
     growth_per_month: float = 0.0
     events: dict[str, Event] = field(default_factory=dict)
     segments: dict[str, float] = field(default_factory=dict)
+    users: dict[str, int] = field(default_factory=dict)
+    user_skew: float = 0.0
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add everything that is wrong with the configuration."""
@@ -124,6 +133,7 @@ class Synthetic(Workload):
         for name, event in self.events.items():
             event.problems(f"{path}.events.{name}", problems)
         check_segments(self.segments, f"{path}.segments", problems)
+        check_users(self.users, self.user_skew, self.segment_names(), path, problems)
 
     def segment_names(self) -> tuple[str, ...]:
         """Return the names of the segments."""
@@ -146,10 +156,15 @@ class Synthetic(Workload):
         cv = base.renewal_cv if self.renewal_cv is None else self.renewal_cv
         rate = self._rate(start)
         check_peak(rate, start, horizon_ns)
+        users = users_of(self.users, self.segment_names())
         arrivals = OpenArrivals(
-            rate, gap_table(self.renewal_family, cv), self._lengths(), SegmentShares(segment_shares(self.segments))
+            rate,
+            gap_table(self.renewal_family, cv),
+            self._lengths(),
+            SegmentShares(segment_shares(self.segments)),
+            UserPools(users, self.user_skew) if users else None,
         )
-        return OpenedSource(lambda: arrivals.blocks(key, start, horizon_ns), segments=self.segment_names())
+        return OpenedSource(lambda: arrivals.blocks(key, start, horizon_ns), segments=self.segment_names(), users=sum(users))
 
     def _rate(self, start: datetime) -> RateModel:
         base = preset(self.preset)
@@ -177,7 +192,7 @@ class Poisson(Workload):
     Parameters
     ----------
     rate_per_s : requests per second. lengths_preset : whose mixtures the family "preset" means.
-    prompt, output : lengths. segments : name -> share.
+    prompt, output : lengths. segments : name -> share. users, user_skew : as of `Synthetic`.
     """
 
     rate_per_s: float = 1.0
@@ -185,6 +200,8 @@ class Poisson(Workload):
     prompt: TokenLengths = field(default_factory=lambda: TokenLengths(family="fixed", mean=512))
     output: TokenLengths = field(default_factory=lambda: TokenLengths(family="fixed", mean=128))
     segments: dict[str, float] = field(default_factory=dict)
+    users: dict[str, int] = field(default_factory=dict)
+    user_skew: float = 0.0
 
     def problems(self, path: str, problems: Problems) -> None:
         """Add everything that is wrong with the configuration."""
@@ -193,6 +210,7 @@ class Poisson(Workload):
         self.prompt.problems(f"{path}.prompt", problems)
         self.output.problems(f"{path}.output", problems)
         check_segments(self.segments, f"{path}.segments", problems)
+        check_users(self.users, self.user_skew, self.segment_names(), path, problems)
 
     def segment_names(self) -> tuple[str, ...]:
         """Return the names of the segments."""
@@ -206,8 +224,10 @@ class Poisson(Workload):
     def open(self, key: StreamKey, start: datetime, horizon_ns: int) -> Source:
         """Open the generator; see `Workload.open`."""
         segments = SegmentShares(segment_shares(self.segments))
-        arrivals = OpenArrivals(RateModel(self.rate_per_s), gap_table("exponential", 1.0), self._lengths(), segments)
-        return OpenedSource(lambda: arrivals.blocks(key, start, horizon_ns), segments=self.segment_names())
+        users = users_of(self.users, self.segment_names())
+        pools = UserPools(users, self.user_skew) if users else None
+        arrivals = OpenArrivals(RateModel(self.rate_per_s), gap_table("exponential", 1.0), self._lengths(), segments, pools)
+        return OpenedSource(lambda: arrivals.blocks(key, start, horizon_ns), segments=self.segment_names(), users=sum(users))
 
     def _lengths(self) -> RequestLengths:
         base = preset(self.lengths_preset)

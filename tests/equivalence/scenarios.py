@@ -321,6 +321,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         records=1,
         ring_s=rng.choice([0, 1, 3]),
         start_ns=rng.choice([0, OFFSET_400_DAYS_NS]),
+        users=3,  # of the five that requests come from
     )
     client_stream = rng.randrange(streams)
     acts = [_action(rng, end_ns, lattice) for _ in range(actions)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from engine_kit import MS, OFFSET_400_DAYS_NS, requests, spec
 from play import Clients, end, go, outcome, start
@@ -31,6 +32,22 @@ def test_the_last_completion_of_each_client_is_known(engine: Engine) -> None:
     assert plane.client_done_ns().tolist() == [[-1, 15 * MS], [-1, -1], [-1, -1], [-1, -1]]
     end(plane, 200 * MS)
     assert plane.client_done_ns().tolist()[1:] == [[-1, -1]] * 3
+
+
+def test_the_last_completion_of_each_user_is_known(engine: Engine) -> None:
+    """Open requests of users 1 and 2 and of nobody, beside a closed-loop client; a request of user 3 is too long.
+
+    The first request has the step to 1 ms for itself, so that all three of time 0 complete at 3 ms. The client returns at 13 ms.
+    """
+    rows = requests((0, 10, 3), (0, 10, 2), (4 * MS, 10, 1), (5 * MS, 10**6, 1), (20 * MS, 10, 1))
+    rows = [block.with_columns(client=np.array([1, 2, 1, 3, 0])[: len(block)]) for block in rows]
+    clients = Clients([[(0, 10, 2), (10 * MS, 10, 2)]], stream=1)
+    plane = start(engine, rows, clients=clients, streams=(StreamRules(), StreamRules()), specs=[spec(seats=4)], users=3)
+    assert plane.client_done_ns().tolist() == [[-1, -1]] * 4
+    go(plane, 5 * MS)
+    assert plane.client_done_ns().tolist() == [[-1, 3 * MS], [5 * MS, -1], [3 * MS, -1], [-1, -1]]
+    end(plane, 200 * MS)
+    assert plane.client_done_ns().tolist() == [[21 * MS, 15 * MS], [5 * MS, -1], [3 * MS, -1], [-1, -1]]
 
 
 def test_concurrency_is_fixed(engine: Engine) -> None:
