@@ -23,7 +23,7 @@ from sim.report.spikes import spikes_table
 from sim.results.invoice import InvoiceLine, invoice
 from sim.results.numbers import UNASSIGNED
 from sim.results.records import RunResult
-from sim.results.rounding import NANO_PER_CENT, cents
+from sim.results.rounding import NANO_PER_CENT, as_cents, cents
 from sim.results.slo import ALL_TARGETS, TARGETS
 from sim.results.validity import bill_by_step_times
 from sim.units import duration_ns, instant, seconds_text, usd
@@ -113,14 +113,13 @@ def money_table(result: RunResult) -> Table:
     rows = list(zip(*(column.tolist() for column in columns.values()), strict=True))
     total = sum(row[3] for row in rows)
     table = new_table("WHERE THE MONEY WENT", "use", "amount", "share")
-    for _, who, nobody, amount in (row for row in rows if row[0] == "busy"):
-        table.add_row(cell(f"busy: {UNASSIGNED if nobody else who}"), usd(amount), share_cell(amount, total))
-    for use in _OVERHEADS:
-        amount = sum(row[3] for row in rows if row[0] == use)
-        table.add_row(use, usd(amount), share_cell(amount, total))
+    uses = [(f"busy: {UNASSIGNED if nobody else who}", amount) for use, who, nobody, amount in rows if use == "busy"]
+    uses += [(use, sum(row[3] for row in rows if row[0] == use)) for use in _OVERHEADS]
     shared = sum(row[3] for row in rows if row[0] == SHARED)
     if shared:
-        table.add_row(SHARED, usd(shared), share_cell(shared, total))
+        uses.append((SHARED, shared))
+    for (use, amount), shown in zip(uses, as_cents(cents(total), [amount for _, amount in uses]), strict=True):
+        table.add_row(cell(use), usd(shown * NANO_PER_CENT), share_cell(amount, total))
     return table
 
 

@@ -95,8 +95,10 @@ def test_the_invoice_and_the_rest_say_what_the_tables_say(tmp_path: Path) -> Non
     # energy of February: steps 0.6 MJ, host 0.72, idle 0.57: 1.89 MJ x 1.25 at 0.10 USD per kWh is 0.065625
     assert lines_with(text, "2026-02 total") == ["2026-02 total 7.27"]
     assert lines_with(text, "TOTAL") == ["TOTAL 21.80"]
-    # 1,400 s at 0.001 USD, and 0.30 + 0.14 MJ of steps and host: 0.01528 USD
-    assert lines_with(text, "busy: code/all") == ["busy: code/all 1.42 6.5%"]
+    # 1,400 s at 0.001 USD, and 0.30 + 0.14 MJ of steps and host: 1.41528 USD; others have the larger remainders of the cents of 21.80
+    assert lines_with(text, "busy: code/all") == ["busy: code/all 1.41 6.5%"]
+    table = text[text.index("WHERE THE MONEY WENT") : text.index("SLO\n")]
+    assert sum(round(100 * float(line.split()[-2])) for line in table.splitlines() if line.endswith("%")) == 2180
     assert lines_with(text, "TTFT") == ["TTFT 300 ms 251 ms 252 ms 252 ms 96.07% 95% met", "TTFT - - - - - -"]
     assert lines_with(text, "TPOT") == ["TPOT 20 ms 20.1 ms 20.2 ms 20.2 ms 90.19% 95% MISSED", "TPOT - - - - - -"]
     assert lines_with(text, "66", "59") == ["chat 66 59 96.07% 3 rejected, 4 unfinished"]
