@@ -95,7 +95,7 @@ def test_the_invoice_and_the_rest_say_what_the_tables_say(tmp_path: Path) -> Non
     # energy of February: steps 0.6 MJ, host 0.72, idle 0.57: 1.89 MJ x 1.25 at 0.10 USD per kWh is 0.065625
     assert lines_with(text, "2026-02 total") == ["2026-02 total 7.27"]
     assert lines_with(text, "TOTAL") == ["TOTAL 21.80"]
-    # 1,400 s at 0.001 USD, and 0.30 + 0.14 MJ of steps and host: 1.41528 USD; others have the larger remainders of the cents of 21.80
+    # 1,400 s at 0.001 USD, and 0.30 + 0.14 MJ of steps and host: 1.41528 USD; others have larger remainders of 21.80
     assert lines_with(text, "busy: code/all") == ["busy: code/all 1.41 6.5%"]
     rows = [line.split() for line in text[text.index("WHERE THE MONEY WENT") :].split("\n\n")[0].splitlines()]
     assert sum(round(100 * float(row[-2])) for row in rows if row and row[-1].endswith("%")) == 2180
