@@ -61,7 +61,8 @@ def show_alternatives(priced: PricedLives, bills: Sequence[Bought], console: Con
 def _rule_table(priced: PricedLives, lines: Sequence[RuleLine], *, each: bool) -> Table:
     """A line for each rule and price; shown cents add up to the total by largest remainders."""
     zone = plain(priced.terms.account.timezone)
-    title = f"BILL of {len(priced.lives):,} {'machine' if len(priced.lives) == 1 else 'machines'} in USD, {priced.begins:%Y-%m-%d %H:%M} to {priced.ends:%Y-%m-%d %H:%M} UTC"
+    count = f"{len(priced.lives):,} {'machine' if len(priced.lives) == 1 else 'machines'}"
+    title = f"BILL of {count} in USD, {priced.begins:%Y-%m-%d %H:%M} to {priced.ends:%Y-%m-%d %H:%M} UTC"
     first = "machine" if each else "machines"
     table = new_table(f"{title}, hours of {zone}", first, "rule", "quantity", "unit price", "amount", "prices are")
     shown = as_cents(cents(priced.amount_nano), [line.amount_nano for line in lines])
