@@ -77,7 +77,7 @@ def test_users_by_any_keys_are_those_of_the_records(run: RunResult, by: tuple[st
         assert from_records(run, ("service",))["chat",] not in (september, october, september + october)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["compiled", pytest.param("reference", marks=pytest.mark.slow)])
 def test_the_table_is_the_same_whatever_is_recorded_and_however_the_run_is_cut(tmp_path: Path, engine: str) -> None:
     whole = tables_of(two_pools(engine=engine), tmp_path / "all")["active_users"]
     assert len(whole["users"]) == 3 * (1 + 2 + 1 + 1)  # two months and the run: chat with two segments, code with one

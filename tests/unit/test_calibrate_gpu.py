@@ -135,6 +135,7 @@ def test_errors_are_signed_towards_too_long() -> None:
     assert compare.time_error(slow) == -1.0
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_comparison_gives() -> None:
     text = compare.PAGE.read_text("utf-8")
     times = compare.data_times()

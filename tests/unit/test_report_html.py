@@ -101,12 +101,17 @@ def test_settings_and_provenance_are_on_the_page(tmp_path: Path) -> None:
     assert '<td class="missed">MISSED</td>' in page
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """The page of a run whose names are plain."""
+    return Reader(write_report(small_run(tmp_path_factory.mktemp("plain") / "run")).read_text("utf-8"))
+
+
 @pytest.mark.parametrize(
     "name", ["<script>alert(1)</script>", '" onload="x', "--> <img src=x>", "[red]x[/red]\x1b[2J", "</svg></table>"]
 )
-def test_names_from_data_are_only_text(tmp_path: Path, name: str) -> None:
+def test_names_from_data_are_only_text(tmp_path: Path, plain: Reader, name: str) -> None:
     result = small_run(tmp_path / "run", name=name, service=name)
-    plain = Reader(write_report(small_run(tmp_path / "plain")).read_text("utf-8"))
     hostile = Reader(write_report(result).read_text("utf-8"))
     assert hostile.open == []
     assert hostile.tags - plain.tags <= {"clippath"}
