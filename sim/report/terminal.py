@@ -21,7 +21,7 @@ from sim.report.jobs import jobs_table
 from sim.report.periods import main_causes, month_block
 from sim.report.spikes import spikes_table
 from sim.results.invoice import InvoiceLine, invoice
-from sim.results.numbers import UNASSIGNED
+from sim.results.numbers import SHARED, UNASSIGNED
 from sim.results.records import RunResult
 from sim.results.rounding import NANO_PER_CENT, as_cents, cents
 from sim.results.slo import ALL_TARGETS, TARGETS
@@ -29,8 +29,6 @@ from sim.results.validity import bill_by_step_times
 from sim.units import duration_ns, instant, seconds_text, usd
 
 _OVERHEADS = ("booting", "idle", "draining", "lost")
-# Charges without a machine: unused commitments, storage, ...; only where there are some.
-SHARED = "shared"
 _UNSERVED = ("failed", "abandoned", "rejected", "unfinished", "retried")
 
 

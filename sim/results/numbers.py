@@ -11,6 +11,8 @@ PARTS = ("requests", "tokens", "services", "latency", "slo", "bill", "energy")
 SHARES = ("bill.by_", "energy.by_")
 # Who pays where no stream does.
 UNASSIGNED = "(unassigned)"
+# The use of charges without a machine: unused commitments, storage, ...
+SHARED = "shared"
 _GIVEN = (".threshold", ".goal")
 
 

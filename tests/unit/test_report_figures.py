@@ -147,12 +147,19 @@ def test_cost_adds_up_to_the_invoice(tmp_path: Path) -> None:
     assert stack.unit == "hour"
     total = int(result.table("ledger")["amount_nano_usd"].sum())
     assert sum(int(amounts.sum()) for amounts in stack.amounts_nano.values()) == total == 24 * 4_500_000_008
-    assert list(stack.amounts_nano) == ["busy: chat", "busy: code", "booting", "idle", "draining", "lost"]
+    assert list(stack.amounts_nano) == ["busy: chat", "busy: code", "booting", "idle", "draining", "lost", "shared"]
     assert stack.amounts_nano["busy: chat"].tolist() == [3_000_000_001] * 24
     figure = cost_stack(result)
     assert title_of(figure) == "88.9 % of the 108.00 USD paid for work; the largest overhead is idle time with 11.1 %"
     tops = [patch.get_data() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     np.testing.assert_allclose(tops[-1].values, 4.500000008, rtol=1e-12)  # the outline of the whole stack
+
+
+def test_charges_without_a_machine_are_in_the_stack(tmp_path: Path) -> None:
+    scenario = scenario_of("2h", {"chat": Slo()})
+    result = write(tmp_path / "run", scenario, charges(scenario, {("busy", "chat"): 3 * 10**9, ("shared", "chat"): 10**9}, 2))
+    assert cost_by_use(result).amounts_nano["shared"].tolist() == [10**9] * 2
+    assert title_of(cost_stack(result)) == "75.0 % of the 8.00 USD paid for work"
 
 
 def test_days_are_those_of_the_account_zone_also_when_the_clock_changes(tmp_path: Path) -> None:
@@ -178,7 +185,7 @@ def test_many_services_are_the_largest_and_the_others(tmp_path: Path) -> None:
     scenario = scenario_of("2h", dict.fromkeys(names, Slo()))
     parts = {("busy", name): 100 + number for number, name in enumerate(names)}
     stack = cost_by_use(write(tmp_path / "run", scenario, charges(scenario, parts, 2)))
-    assert len(stack.amounts_nano) == 7 + 4
+    assert len(stack.amounts_nano) == 7 + 5
     assert stack.amounts_nano["busy: 4 other services"].tolist() == [100 + 101 + 102 + 103] * 2
     assert next(iter(stack.amounts_nano)) == "busy: service9"
 

@@ -24,12 +24,18 @@ from sim.report.style import (
     shown,
     thousands,
 )
-from sim.results.numbers import UNASSIGNED
+from sim.results.numbers import SHARED, UNASSIGNED
 from sim.results.records import RunResult
 from sim.units import NANO_PER_USD, NS_PER_DAY, usd
 
 OVERHEADS = ("booting", "idle", "draining", "lost")
-_LOOKS = {"booting": (PALE, "////"), "idle": ("#f2f2f2", ""), "draining": (PALE, "\\\\\\\\"), "lost": (VERMILLION, "xxxx")}
+_LOOKS = {
+    "booting": (PALE, "////"),
+    "idle": ("#f2f2f2", ""),
+    "draining": (PALE, "\\\\\\\\"),
+    "lost": (VERMILLION, "xxxx"),
+    SHARED: ("#d9d9d9", "...."),
+}
 _MOST_SERVICES = len(SERIES) - 1
 _BUSY = "busy: "
 _MOST_APART = 63  # buckets with a line between them
@@ -43,8 +49,8 @@ class CostStack:
     Parameters
     ----------
     unit : "day" or "hour". edges : the buckets' starts and the last end, shape (buckets + 1,); hours in UTC.
-    amounts_nano : label to nano-dollars, shape (buckets,); labels are "busy: <service>" and the overheads, and together they are
-        the invoice.
+    amounts_nano : label to nano-dollars, shape (buckets,); labels are "busy: <service>", the overheads and
+        "shared" (what is charged without a machine), and together they are the invoice.
     """
 
     unit: str
@@ -69,7 +75,8 @@ def cost_by_use(result: RunResult) -> CostStack:
     edges = _edges(unit, sorted(starts.values()))
     place = {edge: number for number, edge in enumerate(edges[:-1])}
     services = _services(table)
-    amounts = {label: np.zeros(max(len(edges) - 1, 0), np.int64) for label in (*dict.fromkeys(services.values()), *OVERHEADS)}
+    labels = (*dict.fromkeys(services.values()), *OVERHEADS, SHARED)
+    amounts = {label: np.zeros(max(len(edges) - 1, 0), np.int64) for label in labels}
     for bucket, use, who, amount in zip(*(column.tolist() for column in table.values()), strict=True):
         amounts[services[who] if use == "busy" else use][place[starts[bucket]]] += amount
     return CostStack(unit, edges, amounts)
