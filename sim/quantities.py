@@ -25,6 +25,8 @@ _UNITS: dict[str, tuple[str, Fraction]] = {
     },
     **{f"{prefix}Wh": ("energy", Fraction(10**power)) for prefix, power in (("", 0), ("k", 3), ("M", 6))},
     "J": ("energy", Fraction(1000) / Fraction(JOULES_PER_KWH)),
+    "W": ("power", Fraction(1)),
+    "kW": ("power", Fraction(1000)),
     "g": ("mass", Fraction(1)),
     "kg": ("mass", Fraction(1000)),
     **dict.fromkeys(("token", "tokens"), ("tokens", Fraction(1))),

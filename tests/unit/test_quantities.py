@@ -29,6 +29,7 @@ from sim.quantities import decimal_text, quantity, units_of
         ("10%", "growth_per_month", "0.1"),
         ("10 %/month", "growth_per_month", "0.1"),
         ("100 Gbit/s", "registry_gb_per_s", "12.5"),
+        ("0.3 kW", "power_cap_w", "300"),
         ("3,6e0", "noise_sd", None),
         ("1e-3", "noise_sd", "0.001"),
     ],
@@ -91,3 +92,8 @@ def test_decimal_texts_are_exact(digits, places):
 def test_a_third_has_no_decimal_text():
     with pytest.raises(ValueError, match="no finite decimal"):
         decimal_text(Fraction(1, 3))
+
+
+def test_a_quantity_of_something_else_is_no_power():
+    with pytest.raises(ValueError, match="is not in a unit of W"):
+        quantity("0g", units_of("power_cap_w"))
