@@ -237,7 +237,7 @@ def test_no_other_number_of_machines_of_flexible_size_is_better(use, dollars):
     flexible = Offer("reserved_instances", {SMALL: rate, LARGE: 24 * rate}, "assumed", "an example")
     saved = [cover(use, Promise(flexible, level))[0].saved_nano for level in range(24 * 2 * MOST_MACHINES + 26)]
     best = best_promise(use, flexible).level
-    # The choice is exact; rows of a bill are rounded to the nano-dollar, each by itself, so levels that are equally good may differ.
+    # The choice is exact; rows of a bill are rounded to the nano-dollar, each by itself, so equally good levels may differ.
     assert max(saved) - saved[best] <= 2 * len(use.lengths_ns)
 
 
