@@ -32,6 +32,9 @@ def test_four_ways_to_buy_are_on_one_invoice(tmp_path: Path) -> None:
     # Two reserved at 6.88 less 37 %, and 3.50 of the plan, every hour.
     promised = sum(line.amount_nano for line in found if line.purchase in ("reserved", "savings_plan"))
     assert promised == 10 * (2 * 4_334_400_000 + 3_500_000_000)
+    # Unused hours of them belong to no machine, and are part of the report all the same.
+    assert main(["report", str(result.folder)]) == 0
+    assert (result.folder / "report" / "cost_stack.png").exists()
 
 
 @pytest.mark.parametrize("number", range(4))
